@@ -41,7 +41,8 @@ impl PendingBytes {
 
 impl Drop for PendingShare {
     fn drop(&mut self) {
-        self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        let held = self.of.held.fetch_sub(self.bytes, Ordering::Relaxed);
+        debug_assert!(held >= self.bytes, "more bytes were returned than reserved");
     }
 }
 

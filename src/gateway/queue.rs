@@ -164,6 +164,10 @@ impl ClientQueue {
 impl QueueState {
     #[expect(clippy::result_large_err, reason = "it is given back as it came")]
     fn wait(&mut self, item: QueueItem, bounds: &QueueBounds<'_>) -> Result<(), ClientQueueFull> {
+        debug_assert!(
+            matches!(item, QueueItem::Event(..) | QueueItem::Refused(_)),
+            "the first item of a client waits for another one"
+        );
         let bytes = item.bytes();
         if self.waiting.len() >= bounds.items {
             return Err(ClientQueueFull(item, QueueBound::Items));

@@ -86,6 +86,7 @@ impl HistoryPage {
 
     /// Creates a page from events in ascending order.
     pub(super) fn of(query: HistoryQuery, epoch: u64, first: u64, last: u64, mut events: Vec<(u64, Event)>) -> Self {
+        debug_assert!(events.is_sorted_by(|(one, _), (other, _)| one < other), "the offsets do not ascend");
         let oldest = events.first().map(|(offset, _)| *offset);
         let complete = query.since.is_none_or(|since| is_whole(since, epoch, last, oldest));
         if query.order == PageOrder::Desc {

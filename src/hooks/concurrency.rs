@@ -57,7 +57,8 @@ impl<'a> WaitingCaller<'a> {
 
 impl Drop for WaitingCaller<'_> {
     fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        let waiting = self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+        debug_assert!(waiting > 0, "a caller that was not counted has stopped waiting");
         self.0.gauge.dec();
     }
 }

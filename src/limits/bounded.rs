@@ -164,7 +164,10 @@ impl ShrinkableKeyedStateStore<LimitKey> for BucketStore {
             let mut shard = shard.lock().expect("no panic while held");
             let before = shard.len();
             shard.retain(|_, at| *at > drop_below);
-            self.0.len.fetch_sub(before - shard.len(), Ordering::Relaxed);
+            let (removed, all) = (before - shard.len(), self.0.len.load(Ordering::Relaxed));
+            // Buckets are counted while their shard is locked.
+            debug_assert!(all >= removed, "{removed} buckets of {all} were removed");
+            self.0.len.fetch_sub(removed, Ordering::Relaxed);
         }
     }
 

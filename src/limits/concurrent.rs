@@ -48,6 +48,7 @@ impl Concurrent {
             return;
         }
         let mut shard = self.shard(key).lock().expect("no panic while held");
+        debug_assert!(shard.contains_key(&key), "a connection or socket that was not counted has ended");
         match shard.get_mut(&key) {
             Some(count) if *count > 1 => *count -= 1,
             _ => {

@@ -90,6 +90,7 @@ impl MemoryRecorder {
                 *count == 1
             }
             MemberChange::Left => {
+                debug_assert!(*count > 0, "a socket left a room that it had not joined");
                 *count = count.saturating_sub(1);
                 let last = *count == 0;
                 if last {

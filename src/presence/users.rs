@@ -67,6 +67,7 @@ impl LocalUsers {
         let now = Instant::now();
         self.with(namespace, |users| {
             let Some(user) = users.present.get_mut(user_id) else { return };
+            debug_assert!(user.sockets > 0, "a user without sockets is present");
             user.sockets = user.sockets.saturating_sub(1);
             if user.sockets > 0 {
                 return;

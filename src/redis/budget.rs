@@ -66,7 +66,8 @@ impl<T> Metered<T> {
 
 impl Drop for ReservedBytes {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        let used = self.used.fetch_sub(self.bytes, Ordering::AcqRel);
+        debug_assert!(used >= self.bytes, "more bytes were returned than taken");
     }
 }
 

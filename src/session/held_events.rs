@@ -37,6 +37,7 @@ impl HeldEvents {
         let replaced = self.0.iter().position(same).and_then(|at| self.0.remove(at));
         self.0.push_back((event, stamps.to_vec()));
         let dropped = replaced.or_else(|| (self.0.len() > MAX_HELD).then(|| self.0.pop_front()).flatten());
+        debug_assert!(self.0.len() <= MAX_HELD, "{} events are kept", self.0.len());
         dropped.map(|(_, stamps)| stamps)
     }
 }

@@ -18,6 +18,7 @@ impl JoinedRooms {
             self.0.reserve_exact(FIRST);
         }
         self.0.insert(at, (room.clone(), then));
+        debug_assert!(self.0.is_sorted_by(|(one, _), (other, _)| one < other), "the rooms are not sorted");
         true
     }
 

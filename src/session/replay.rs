@@ -158,6 +158,7 @@ impl ReplayState {
     }
 
     pub(super) fn end_one(&mut self) {
+        debug_assert!(self.active > 0, "a replay ended that had not begun");
         self.active = self.active.saturating_sub(1);
     }
 

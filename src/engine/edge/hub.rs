@@ -128,7 +128,7 @@ impl Hub {
     pub(super) fn leave(&self, number: u64, ip: IpAddr, was_closing: bool) {
         self.give_back(ip);
         if was_closing {
-            self.closing.fetch_sub(1, Ordering::Relaxed);
+            permit::less(&self.closing);
         }
         self.all().remove(&number);
     }

@@ -167,6 +167,7 @@ impl ConnectionSender {
         let over = out.is_over();
         // The client has moved to its WebSocket, so this poll has nothing to fetch.
         let Some(polling) = out.polled_by() else { return Poll::Ready(PollAnswer::Payload(NOOP)) };
+        debug_assert!(!matches!(polling.get, PollState::None), "a poll that has ended fetches");
         polling.get = PollState::None;
         let release = std::mem::take(&mut polling.release);
         if !out.queue.is_empty() {

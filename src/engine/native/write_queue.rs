@@ -93,8 +93,10 @@ impl WriteQueue {
 
     /// Queues a packet ahead of the others, but behind a partly written packet and behind earlier urgent packets.
     pub(super) fn overtake(&mut self, packet: Bytes) {
+        let first = usize::from(self.begun) + self.urgent;
+        debug_assert!(first <= self.queue.len(), "{first} packets are ahead of {}", self.queue.len());
         self.bytes += packet.len();
-        self.queue.insert(usize::from(self.begun) + self.urgent, packet);
+        self.queue.insert(first, packet);
         self.urgent += 1;
     }
 
@@ -130,6 +132,7 @@ impl WriteQueue {
 
     /// Removes the bytes that have been written.
     pub(super) fn advance(&mut self, mut written: usize) {
+        debug_assert!(written <= self.bytes, "{written} bytes were written of {}", self.bytes);
         self.bytes = self.bytes.saturating_sub(written);
         while let Some(front) = self.queue.first_mut() {
             if written < front.len() {
@@ -167,6 +170,7 @@ impl WriteQueue {
 
     /// Frees the queue's memory when nothing waits, so that an idle connection holds none.
     pub(super) fn rest(&mut self) {
+        debug_assert!(self.queue.is_empty() && self.bytes == 0, "{} bytes wait", self.bytes);
         self.blocked = None;
         self.queue.clear();
     }

@@ -245,6 +245,7 @@ pub(super) struct PollGuard(Arc<LibraryConnection>);
 
 impl Drop for PollGuard {
     fn drop(&mut self) {
-        self.0.polls.fetch_sub(1, Ordering::AcqRel);
+        let waiting = self.0.polls.fetch_sub(1, Ordering::AcqRel);
+        debug_assert!(waiting > 0, "a poll that was not counted has ended");
     }
 }

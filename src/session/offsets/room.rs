@@ -204,10 +204,18 @@ impl RoomPosition {
         offset <= self.floor || self.beyond.iter().any(|&(from, to)| (from..=to).contains(&offset))
     }
 
-    /// Creates a position from a floor and runs in any order.
-    pub(super) fn new(epoch: u64, floor: u64, beyond: Vec<(u64, u64)>) -> Self {
+    /// Creates a position from a floor and runs in any order. Runs that overlap or meet become one: a client may claim
+    /// any runs.
+    pub(super) fn new(epoch: u64, floor: u64, mut runs: Vec<(u64, u64)>) -> Self {
+        runs.sort_unstable();
+        let mut beyond: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
+        for (from, to) in runs {
+            match beyond.last_mut() {
+                Some(last) if from <= last.1.saturating_add(1) => last.1 = last.1.max(to),
+                _ => beyond.push((from, to)),
+            }
+        }
         let mut position = Self { epoch, floor, beyond };
-        position.beyond.sort_unstable();
         position.absorb();
         position
     }
@@ -238,5 +246,9 @@ impl RoomPosition {
             self.floor = self.floor.max(to);
             self.beyond.remove(0);
         }
+        debug_assert!(
+            self.beyond.is_sorted_by(|before, after| before.1.saturating_add(1) < after.0),
+            "no event is missing between two runs"
+        );
     }
 }

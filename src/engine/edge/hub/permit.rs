@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Hub;
 use crate::engine::edge::refusal::RequestRefusal;
@@ -25,16 +25,22 @@ impl Hub {
         let fits = |open| (max == 0 || open < max).then_some(open + 1);
         self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).map_err(|_| RequestRefusal::Crowded)?;
         if let Err(refusal) = self.limits.arrive(ip) {
-            self.open.fetch_sub(1, Ordering::Relaxed);
+            less(&self.open);
             return Err(RequestRefusal::Limited(refusal));
         }
         Ok(ConnectionPermit { hub: Some(self.clone()), ip })
     }
 
     pub(super) fn give_back(&self, ip: IpAddr) {
-        self.open.fetch_sub(1, Ordering::Relaxed);
+        less(&self.open);
         self.limits.left(ip);
     }
+}
+
+/// Counts one connection less.
+pub(super) fn less(count: &AtomicU64) {
+    let before = count.fetch_sub(1, Ordering::Relaxed);
+    debug_assert!(before > 0, "a connection that was not counted has ended");
 }
 
 impl ConnectionPermit {
