@@ -15,7 +15,7 @@ import { world } from '../harness/world.js';
 
 const fixture = (name) => join(ROOT, `tests/js/fixtures/${name}.toml`);
 const ALLOWED = '[server]\nallow_eio3 = true\n';
-const w = await world({ contracts: [fixture('old-clients'), fixture('old-root')], toml: ALLOWED });
+const w = await world({ contracts: [fixture('old-clients'), fixture('alone/old-root')], toml: ALLOWED });
 const far = w.nodes.at(0);
 const namespace = '/private';
 const BYTES = Buffer.from([0, 1, 0xff]);
@@ -51,7 +51,7 @@ const current = (user, node, options = {}) => w.connect({ namespace, user, ...op
 
 /** Starts a node of its own for a test. */
 async function start({ toml = '', ...options } = {}) {
-  const node = await Node.start({ contracts: [fixture('old-clients'), fixture('old-root')], toml: ALLOWED + toml, ...options });
+  const node = await Node.start({ contracts: [fixture('old-clients'), fixture('alone/old-root')], toml: ALLOWED + toml, ...options });
   others.push(node);
   return node;
 }
