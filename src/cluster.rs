@@ -34,11 +34,9 @@ use prometheus::IntGaugeVec;
 use serde::Serialize;
 
 pub use actions::ClusterActions;
-pub use adapter::{
-    AnswerFormat, ClusterAdapter, EventInbox, Inbound, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest,
-};
+pub use adapter::{AnswerFormat, ClusterAdapter, Inbound, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
 pub use conflicts::{Conflict, ConflictKind};
-pub use control::{ControlInbox, Handlers};
+pub use control::Handlers;
 pub use heartbeat::HEARTBEAT;
 pub use link::{ClusterInbox, RedisLink};
 pub use members::{ClusterView, NodeTotals};

@@ -13,6 +13,7 @@ use roomcast::directory::{
 };
 use roomcast::drain::Drain;
 use roomcast::engine::Broadcaster;
+use roomcast::engine::socketioxide::LibraryRequests;
 use roomcast::event::Event;
 use roomcast::forward::Peers;
 use roomcast::publish::RemoteFailure;
@@ -102,7 +103,8 @@ impl Node {
         let cluster = Cluster::join(link, rooms.clone(), Peers::none());
         let publisher = plain_publisher(Broadcaster::new(&rooms, &cluster, &[], &metrics), &metrics);
         let actions = ClusterActions::new(&cluster, &publisher);
-        inbox.control.start(&cluster, more(actions.handle(Handlers::default())));
+        let handlers = more(actions.handle(Handlers::default()));
+        inbox.start(&cluster, publisher, Arc::new(LibraryRequests::default()), handlers);
         let pubsub = cluster.pubsub().unwrap().clone();
         Self { redis, pubsub, metrics, cluster, actions }
     }

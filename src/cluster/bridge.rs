@@ -31,7 +31,7 @@ struct Publishing {
 }
 
 impl Bridge {
-    /// Starts to publish events. `scribe` asks for the lease to publish them, if one node has to publish events for all
+    /// Starts to publish events. `emitter_lease` asks for the lease to publish them, if one node has to publish events for all
     /// nodes. Needs a Tokio runtime.
     pub(super) fn start<'a>(
         publisher: Arc<Publisher>,
@@ -64,13 +64,14 @@ impl Bridge {
 
     /// Whether this node holds the lease in Redis to publish emitters' events for all nodes.
     pub(super) fn is_the_one(&self) -> bool {
-        self.publishing.as_ref().is_some_and(|turn| turn.emitter_lease.number().is_some())
+        self.publishing.as_ref().is_some_and(|publishing| publishing.emitter_lease.number().is_some())
     }
 
     /// Queues an event to be published to all nodes, if only one node may publish the event and this node holds the
     /// lease in Redis to do that.
     pub(super) fn publish(&self, mut everywhere: Outgoing) {
-        let Some((turn, number)) = self.publishing.as_ref().and_then(|turn| Some((turn, turn.emitter_lease.number()?)))
+        let Some((publishing, number)) =
+            self.publishing.as_ref().and_then(|publishing| Some((publishing, publishing.emitter_lease.number()?)))
         else {
             return;
         };
@@ -78,8 +79,8 @@ impl Bridge {
         if !self.publisher.is_for_one(&everywhere) {
             return;
         }
-        let queue = turn.queues.get(&everywhere.namespace);
-        let taken = turn.budget.take(everywhere.event.size_bytes());
+        let queue = publishing.queues.get(&everywhere.namespace);
+        let taken = publishing.budget.take(everywhere.event.size_bytes());
         if queue.zip(taken).is_none_or(|(queue, taken)| queue.try_send((everywhere, taken)).is_err()) {
             self.count("full");
         }
@@ -87,8 +88,8 @@ impl Bridge {
 
     /// Gives up the lease to publish emitters' events, so that another node can get the lease.
     pub(super) async fn resign(&self) {
-        if let Some(turn) = &self.publishing {
-            turn.emitter_lease.resign().await;
+        if let Some(publishing) = &self.publishing {
+            publishing.emitter_lease.resign().await;
         }
     }
 

@@ -52,11 +52,11 @@ impl Handlers {
 
 /// The messages on the control channel that wait until this node can handle them.
 #[must_use]
-pub struct ControlInbox(pub(super) mpsc::Receiver<Incoming>);
+pub(super) struct ControlInbox(pub(super) mpsc::Receiver<Incoming>);
 
 impl ControlInbox {
     /// Begins to handle the messages of other nodes, and to send heartbeats. Needs a Tokio runtime.
-    pub fn start(self, cluster: &Arc<Cluster>, handlers: Handlers) {
+    pub(super) fn start(self, cluster: &Arc<Cluster>, handlers: Handlers) {
         tokio::spawn(listen(cluster.clone(), self.0, handlers));
         tokio::spawn(cluster.clone().send_heartbeats());
     }

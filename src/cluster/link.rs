@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::adapter::{ClusterAdapter, EventInbox};
+use super::adapter::{ClusterAdapter, EventInbox, Inbound, LibraryCodec};
 use super::canary::Canaries;
 use super::conflicts::Conflicts;
-use super::control::ControlInbox;
-use super::{CONTROL_BUFFER, PubSub, pauses};
+use super::control::{ControlInbox, Handlers};
+use super::{CONTROL_BUFFER, Cluster, PubSub, pauses};
 use crate::config;
 use crate::drain::Drain;
+use crate::publish::Publisher;
 use crate::redis::Redis;
 use crate::telemetry::metrics::Metrics;
 
@@ -20,18 +21,34 @@ pub struct RedisLink {
     pub(super) canaries: Arc<Canaries>,
     pub(super) wire: Arc<ClusterAdapter>,
     pub(super) conflicts: Conflicts,
-    /// Gives this node's standing, which heartbeats contain in addition to the node's totals.
+    /// Reports how far this node drains. Heartbeats contain the report in addition to the node's totals.
     pub(super) drain: Arc<Drain>,
 }
 
-/// The messages of other nodes that wait until this node is complete. Start the events first: a heartbeat tells which
-/// channels the node listens to.
+/// The messages of other nodes that wait until this node is complete.
 #[must_use]
 pub struct ClusterInbox {
     /// Events, and requests of other servers.
-    pub events: EventInbox,
+    events: EventInbox,
     /// Heartbeats, and requests between nodes.
-    pub control: ControlInbox,
+    control: ControlInbox,
+}
+
+impl ClusterInbox {
+    /// Begins to deliver the events of other nodes to the clients of this node, to act for other nodes, and to send
+    /// heartbeats. Needs a Tokio runtime.
+    pub fn start(
+        self,
+        cluster: &Arc<Cluster>,
+        publisher: Arc<Publisher>,
+        library: Arc<dyn LibraryCodec>,
+        handlers: Handlers,
+    ) -> Arc<Inbound> {
+        // Before the first heartbeat, because heartbeats tell which channels the node listens to.
+        let inbound = self.events.start(cluster.rooms.clone(), publisher, library);
+        self.control.start(cluster, handlers);
+        inbound
+    }
 }
 
 impl RedisLink {

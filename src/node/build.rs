@@ -151,7 +151,6 @@ impl ActsEverywhere {
 /// Begins to deliver the events of other nodes, and to act for other nodes.
 fn receive(inbox: ClusterInbox, cluster: &Arc<Cluster>, shared: &SharedParts, handlers: Handlers) -> Arc<Inbound> {
     let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
-    let inbound = inbox.events.start(rooms.clone(), publisher, Arc::new(LibraryRequests::default()));
     // Ends the local session when another node reports that the session has moved to that node.
     let handlers = handlers.on(MOVED, move |_, taken: MovedSession| {
         let session = rooms.session(&taken.namespace, &taken.id);
@@ -159,8 +158,7 @@ fn receive(inbox: ClusterInbox, cluster: &Arc<Cluster>, shared: &SharedParts, ha
             session.close(Close::Transport);
         }
     });
-    inbox.control.start(cluster, handlers);
-    inbound
+    inbox.start(cluster, publisher, Arc::new(LibraryRequests::default()), handlers)
 }
 
 fn is_older(session: &Session, taken: &MovedSession) -> bool {

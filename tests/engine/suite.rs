@@ -166,8 +166,8 @@ impl Node {
         let publisher = plain_publisher(delivery.clone(), &metrics);
         let actions = ClusterActions::new(&cluster, &publisher);
         if let Some(inbox) = inbox {
-            inbox.events.start(rooms.clone(), publisher, Arc::new(LibraryRequests::default()));
-            inbox.control.start(&cluster, actions.handle(Handlers::default()));
+            let handlers = actions.handle(Handlers::default());
+            inbox.start(&cluster, publisher, Arc::new(LibraryRequests::default()), handlers);
         }
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();
         let gate = Arc::new(TestGate {

@@ -174,8 +174,7 @@ impl Node {
             metrics: metrics.clone(),
             pending: roomcast::gateway::PendingBounds { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
-        inbox.events.start(rooms.clone(), publisher.clone(), Arc::new(LibraryRequests::default()));
-        inbox.control.start(&cluster, Handlers::default());
+        inbox.start(&cluster, publisher.clone(), Arc::new(LibraryRequests::default()), Handlers::default());
         Self { redis, rooms, history, cluster, publisher, gateway, metrics }
     }
 

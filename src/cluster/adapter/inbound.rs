@@ -16,7 +16,7 @@ use crate::room::Rooms;
 
 /// The events and requests of other processes that wait until this node can deliver them.
 #[must_use]
-pub struct EventInbox {
+pub(in crate::cluster) struct EventInbox {
     pub(super) wire: Arc<ClusterAdapter>,
     /// The queue of each namespace.
     pub(super) queues: Vec<(Arc<str>, mpsc::Receiver<ReceivedItem>)>,
@@ -37,9 +37,14 @@ pub struct Inbound {
 impl EventInbox {
     /// Subscribes to the node's channels, and delivers the events that arrive to the members of `rooms`. Needs a Tokio
     /// runtime.
-    pub fn start(self, rooms: Arc<Rooms>, publisher: Arc<Publisher>, library: Arc<dyn LibraryCodec>) -> Arc<Inbound> {
+    pub(in crate::cluster) fn start(
+        self,
+        rooms: Arc<Rooms>,
+        publisher: Arc<Publisher>,
+        library: Arc<dyn LibraryCodec>,
+    ) -> Arc<Inbound> {
         let Self { wire, queues } = self;
-        let emitter_lease = (wire.socketio.is_some() && publisher.has_rules()).then(|| start_scribe(&wire));
+        let emitter_lease = (wire.socketio.is_some() && publisher.has_rules()).then(|| start_emitter_lease(&wire));
         let bridge = Bridge::start(publisher.clone(), wire.spaces.keys(), emitter_lease, wire.metrics.clone());
         let answering = Arc::new(Semaphore::new(peer::MAX_ASKING));
         let inbound = Arc::new(Inbound { wire, rooms, publisher, bridge, library, answering });
@@ -91,7 +96,7 @@ impl Inbound {
 
 /// Starts to ask for the lease to publish emitters' events. Only the node that holds the lease subscribes to the
 /// channels of all rooms.
-fn start_scribe(wire: &Arc<ClusterAdapter>) -> Arc<EmitterLease> {
+fn start_emitter_lease(wire: &Arc<ClusterAdapter>) -> Arc<EmitterLease> {
     let name = format!("{}:{}", wire.pubsub.origin().node, wire.pubsub.origin().incarnation);
     let follower = wire.clone();
     let change = move |ours| {
