@@ -11,7 +11,14 @@ import { world } from '../harness/world.js';
 const namespace = '/slow-back';
 const w = await world({
   contracts: [join(ROOT, 'tests/js/fixtures/alone/slow-back.toml')],
-  env: { ROOMCAST_SERVER__QUEUE_BYTES: '1MB', ROOMCAST_REDIS__RECEIVE_BUFFER: '65536' },
+  env: {
+    ROOMCAST_SERVER__QUEUE_BYTES: '1MB',
+    ROOMCAST_REDIS__RECEIVE_BUFFER: '65536',
+    // A busy machine may need more than 20 s to publish the events of a test. Only the contract's policy may end the
+    // connection of a client that does not read, so the times for pings and writes are longer than any test.
+    ROOMCAST_SERVER__PING_INTERVAL: '5m',
+    ROOMCAST_SERVER__PING_TIMEOUT: '5m',
+  },
 });
 const [first, last] = [w.nodes.at(0), w.nodes.at(-1)];
 // `MOST` events with this filling exceed the kernel's buffers for one connection.
