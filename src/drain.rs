@@ -46,7 +46,7 @@ pub trait OtherNodes: Send + Sync {
     /// The newest state that each of the other nodes reported.
     fn drain_reports(&self) -> Vec<DrainReport>;
 
-    /// Sends [`Drain::standing`] to the other nodes at once.
+    /// Sends [`Drain::drain_report`] to the other nodes at once.
     fn tell(&self);
 }
 

@@ -195,7 +195,7 @@ pub trait Delivery: Send + Sync {
     /// Delivers the event to local clients, then hands it to the cluster.
     fn broadcast(&self, outgoing: &Outgoing) -> DeliveryResult;
 
-    /// Like [`Delivery::carry`], but only to the processes that [`DeliveryScope::Nodes`] names.
+    /// Like [`Delivery::broadcast`], but only to the processes that [`DeliveryScope::Nodes`] names.
     fn broadcast_to_nodes(&self, outgoing: &Outgoing) -> DeliveryResult {
         self.broadcast(outgoing)
     }

@@ -34,8 +34,9 @@ impl Session {
         })
     }
 
-    /// Notes that a replay has shown the events with these short ids, at most [`MAX_SHOWN_IDS`]. A live copy of such an
-    /// event that comes without an offset is then not sent again. Call this before the replay ends.
+    /// Notes that a replay has shown the events with these short ids, at most
+    /// [`MAX_SHOWN_IDS`](super::MAX_SHOWN_IDS). A live copy of such an event that comes without an offset is then not
+    /// sent again. Call this before the replay ends.
     pub fn note_shown(&self, ids: Vec<u64>) {
         self.with_replays(|replays| replays.show_ids(ids));
     }
