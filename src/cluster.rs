@@ -36,7 +36,7 @@ use serde::Serialize;
 pub use actions::ClusterActions;
 pub use adapter::{AnswerFormat, ClusterAdapter, Inbound, Inquiry, InquiryAnswer, LibraryCodec, LibraryRequest};
 pub use conflicts::{Conflict, ConflictKind};
-pub use control::Handlers;
+pub use control::MessageHandlers;
 pub use heartbeat::HEARTBEAT;
 pub use link::{ClusterInbox, RedisLink};
 pub use members::{ClusterView, NodeTotals};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use roomcast::auth::Authenticator;
 use roomcast::cluster::pubsub::Incoming;
-use roomcast::cluster::{Cluster, ClusterActions, ClusterRevoker, Handlers, PubSub, RedisLink};
+use roomcast::cluster::{Cluster, ClusterActions, ClusterRevoker, MessageHandlers, PubSub, RedisLink};
 use roomcast::config;
 use roomcast::directory::{
     AckQuestion, Actions, MAX_REVOCATIONS, Revocation, Revoker, Selection, SendOutcome, Subject,
@@ -93,7 +93,7 @@ impl Node {
     }
 
     /// Starts a node that has more handlers.
-    fn with(server: &RedisServer, name: &str, more: impl FnOnce(Handlers) -> Handlers) -> Self {
+    fn with(server: &RedisServer, name: &str, more: impl FnOnce(MessageHandlers) -> MessageHandlers) -> Self {
         let metrics = Arc::new(Metrics::new());
         let config = config(&server.url());
         let redis = Redis::connect(&config, name, metrics.clone()).unwrap();
@@ -103,7 +103,7 @@ impl Node {
         let cluster = Cluster::join(link, rooms.clone(), Peers::none());
         let publisher = plain_publisher(Broadcaster::new(&rooms, &cluster, &[], &metrics), &metrics);
         let actions = ClusterActions::new(&cluster, &publisher);
-        let handlers = more(actions.handle(Handlers::default()));
+        let handlers = more(actions.handle(MessageHandlers::default()));
         inbox.start(&cluster, publisher, Arc::new(LibraryRequests::default()), handlers);
         let pubsub = cluster.pubsub().unwrap().clone();
         Self { redis, pubsub, metrics, cluster, actions }

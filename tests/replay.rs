@@ -17,7 +17,7 @@ use roomcast::session::{RoomName, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 
-use crate::support::recorder::{Packet, Recorder};
+use crate::support::recorder::{RecordedPacket, Recorder};
 use crate::support::redis::{RedisServer, eventually};
 
 const JOINS: usize = 10_000;
@@ -36,7 +36,7 @@ fn told(client: &Recorder) -> Vec<String> {
 fn split(client: &Recorder) -> (Vec<u64>, Vec<String>) {
     let (mut numbers, mut others) = (Vec::new(), Vec::new());
     for packet in client.packets() {
-        let Packet::Event(event) = packet else { continue };
+        let RecordedPacket::Event(event) = packet else { continue };
         match event.args().unwrap()[0].get().parse() {
             Ok(number) => numbers.push(number),
             Err(_) => others.push(event.text().to_string()),

@@ -3,7 +3,7 @@
 #[path = "tidy/imports.rs"]
 mod imports;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -523,4 +523,38 @@ fn first_lines_of_doc_comments_say_something() {
         }
     }
     none("the first line of a doc comment says what the item promises", &findings);
+}
+
+/// Names that more than one public type may have, each with the reason.
+const SHARED_NAMES: [(&str, &str); 0] = [];
+
+/// The name of the type that a line declares for other modules. `None` for other lines.
+fn public_type(line: &str) -> Option<&str> {
+    let line = line.trim_start().strip_prefix("pub")?;
+    let line = line.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(line, |(_, rest)| rest);
+    let (kind, rest) = line.strip_prefix(' ')?.split_once(' ')?;
+    let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+    let name_of_type = rest.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next()?;
+    (is_type && !name_of_type.is_empty()).then_some(name_of_type)
+}
+
+#[test]
+fn one_public_type_name_means_one_thing() {
+    assert_eq!(public_type("    pub(super) struct Queue<T> {"), Some("Queue"));
+    assert_eq!(public_type("pub fn queue() -> Queue {"), None);
+    let mut declared: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in sources() {
+        for (number, line) in code(&read(&path)) {
+            if let Some(name_of_type) = public_type(line) {
+                declared.entry(name_of_type.to_owned()).or_default().push(format!("{}:{number}", name(&path)));
+            }
+        }
+    }
+    let is_shared = |name: &str| SHARED_NAMES.iter().any(|(shared, _)| *shared == name);
+    let twice = declared.iter().filter(|(name, places)| places.len() > 1 && !is_shared(name));
+    let twice = twice.map(|(name, places)| format!("`{name}`: {}", places.join(", ")));
+    let unused = SHARED_NAMES.iter().filter(|(name, _)| declared.get(*name).is_none_or(|places| places.len() < 2));
+    let unused = unused.map(|(name, _)| format!("`{name}` is listed and has one meaning"));
+    let findings: Vec<_> = twice.chain(unused).collect();
+    none("a public type name that two types have: rename one, or list the name with a reason", &findings);
 }

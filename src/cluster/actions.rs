@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::questions::OpenQuestions;
-use super::{Cluster, Handlers};
+use super::{Cluster, MessageHandlers};
 use crate::directory::{AckQuestion, Acknowledged, ActionResult, Actions, DirectoryFuture, Selection};
 use crate::protocol::{socket_room, user_room};
 use crate::publish::Publisher;
@@ -46,7 +46,7 @@ impl ClusterActions {
 
     /// Adds the handlers of the actions and questions of other nodes.
     #[must_use]
-    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+    pub fn handle(self: &Arc<Self>, handlers: MessageHandlers) -> MessageHandlers {
         let acting = self.clone();
         self.handle_questions(handlers.on(TOPIC, move |_, act: ActionMessage| {
             act.apply_here(&acting);

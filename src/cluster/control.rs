@@ -26,9 +26,9 @@ type MessageHandler = Box<dyn Fn(&str, Value) + Send + Sync>;
 
 /// The handlers of the messages that other nodes send, by topic. A node does not handle its own messages.
 #[derive(Default)]
-pub struct Handlers(HashMap<&'static str, MessageHandler>);
+pub struct MessageHandlers(HashMap<&'static str, MessageHandler>);
 
-impl Handlers {
+impl MessageHandlers {
     /// The handlers of the parts that act for other nodes.
     pub fn of(actions: &Arc<ClusterActions>, revoker: &Arc<ClusterRevoker>, survey: &Arc<SlowestConnections>) -> Self {
         survey.handle(revoker.handle(actions.handle(Self::default())))
@@ -56,13 +56,13 @@ pub(super) struct ControlInbox(pub(super) mpsc::Receiver<Incoming>);
 
 impl ControlInbox {
     /// Begins to handle the messages of other nodes, and to send heartbeats. Needs a Tokio runtime.
-    pub(super) fn start(self, cluster: &Arc<Cluster>, handlers: Handlers) {
+    pub(super) fn start(self, cluster: &Arc<Cluster>, handlers: MessageHandlers) {
         tokio::spawn(listen(cluster.clone(), self.0, handlers));
         tokio::spawn(cluster.clone().send_heartbeats());
     }
 }
 
-async fn listen(cluster: Arc<Cluster>, mut requests: mpsc::Receiver<Incoming>, handlers: Handlers) {
+async fn listen(cluster: Arc<Cluster>, mut requests: mpsc::Receiver<Incoming>, handlers: MessageHandlers) {
     while let Some(request) = requests.recv().await {
         match serde_json::from_slice::<Control<'_, Value>>(&request.frame.body) {
             Ok(control) => cluster.receive(&request.frame, control.topic, control.data, &handlers).await,
@@ -72,7 +72,7 @@ async fn listen(cluster: Arc<Cluster>, mut requests: mpsc::Receiver<Incoming>, h
 }
 
 impl Cluster {
-    async fn receive(&self, frame: &Frame, topic: &str, data: Value, handlers: &Handlers) {
+    async fn receive(&self, frame: &Frame, topic: &str, data: Value, handlers: &MessageHandlers) {
         let node = &frame.origin.node;
         match topic {
             HELLO => {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::adapter::{ClusterAdapter, EventInbox, Inbound, LibraryCodec};
 use super::canary::Canaries;
 use super::conflicts::Conflicts;
-use super::control::{ControlInbox, Handlers};
+use super::control::{ControlInbox, MessageHandlers};
 use super::{CONTROL_BUFFER, Cluster, PubSub, pauses};
 use crate::config;
 use crate::drain::Drain;
@@ -42,7 +42,7 @@ impl ClusterInbox {
         cluster: &Arc<Cluster>,
         publisher: Arc<Publisher>,
         library: Arc<dyn LibraryCodec>,
-        handlers: Handlers,
+        handlers: MessageHandlers,
     ) -> Arc<Inbound> {
         // Before the first heartbeat, because heartbeats tell which channels the node listens to.
         let inbound = self.events.start(cluster.rooms.clone(), publisher, library);

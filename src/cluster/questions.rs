@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::actions::rooms_of;
 use super::asked::AskedClients;
 use super::heartbeat::{HEARTBEAT, WHO};
-use super::{ClusterActions, Handlers, LOOK};
+use super::{ClusterActions, LOOK, MessageHandlers};
 use crate::directory::{AckQuestion, Acknowledged, Acknowledgement, SendOutcome};
 use crate::event::{Args, Event};
 use crate::redis::{Budget, MAX_RECEIVE_BYTES, Metered, ReservedBytes};
@@ -119,7 +119,7 @@ impl OpenQuestions {
 
 impl ClusterActions {
     /// Adds the handlers of the questions and answers of other nodes.
-    pub(super) fn handle_questions(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+    pub(super) fn handle_questions(self: &Arc<Self>, handlers: MessageHandlers) -> MessageHandlers {
         let (asked, told) = (self.clone(), self.clone());
         handlers.on(ASK, move |_, ask: QuestionMessage| asked.ask_for_another(ask)).on(
             TOLD,

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use self::store::{RevocationChange, RevocationStore, StoreError, Version};
 use self::unsaved::Unsaved;
-use super::{Cluster, Handlers};
+use super::{Cluster, MessageHandlers};
 use crate::auth::Revocations;
 use crate::directory::{
     DirectoryError, DirectoryFuture, MAX_PAGE, Page, PageRequest, Revocation, RevocationInfo, Revoked, Revoker,
@@ -99,7 +99,7 @@ impl ClusterRevoker {
 
     /// Adds the handler of the revocations of other nodes.
     #[must_use]
-    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+    pub fn handle(self: &Arc<Self>, handlers: MessageHandlers) -> MessageHandlers {
         let revoker = self.clone();
         handlers.on(TOPIC, move |_, message: RevocationMessage| revoker.hear(message))
     }

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::{Cluster, Handlers};
+use super::{Cluster, MessageHandlers};
 use crate::directory::{
     ConnectionInfo, Directory, DirectoryFuture, MAX_PAGE, Page, ReadPace, SendOutcome, Slowness, Survey,
 };
@@ -97,7 +97,7 @@ impl SlowestConnections {
 
     /// Adds the handlers of the questions and answers of other nodes.
     #[must_use]
-    pub fn handle(self: &Arc<Self>, handlers: Handlers) -> Handlers {
+    pub fn handle(self: &Arc<Self>, handlers: MessageHandlers) -> MessageHandlers {
         let (asked, told) = (self.clone(), self.clone());
         handlers.on(ASK, move |_, ask: SlowestQuestion| asked.answer(ask)).on(TELL, move |node, tell: SlowestAnswer| {
             // Every node receives the answer. Only the node that asked has an entry for the question.

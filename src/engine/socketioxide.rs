@@ -20,7 +20,7 @@ pub use requests::LibraryRequests;
 
 use self::adapter::{NodeAdapter, PacketPorts};
 use self::namespace::NamespaceHandler;
-use self::root::Root;
+use self::root::RootNamespace;
 use self::service::{ClientLimits, LibraryService};
 use super::Gate;
 use super::edge::SessionService;
@@ -76,7 +76,7 @@ impl LibraryEngine {
             io.ns(namespace.to_string(), handler);
         }
         if config.allow_eio3 && !namespaces.iter().any(|namespace| &**namespace == ROOT) {
-            io.ns(ROOT, Root::new(metrics.clone()));
+            io.ns(ROOT, RootNamespace::new(metrics.clone()));
         }
         let limits = ClientLimits {
             bounds: WriteQueueLimits { packets: config.queue, bytes: config.queued_bytes() },

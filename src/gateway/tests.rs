@@ -19,7 +19,7 @@ use crate::presence::{self, Policies};
 use crate::publish::room_delivery::RoomDelivery;
 use crate::publish::{ContractPublish, PlainEmit, Publisher, PublisherKind, RemoteOutcome};
 use crate::room::Rooms;
-use crate::session::recorder::{Packet, Recorder, peer};
+use crate::session::recorder::{RecordedPacket, Recorder, peer};
 use crate::session::{AckId, ClientFacts};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
@@ -87,10 +87,10 @@ fill = { kind = "plain" }
 /// Everything that a client was sent since the last call: `[name,args…]`, `ack id args`, or how it was closed.
 fn take(recorder: &Recorder) -> Vec<String> {
     let text = |packet| match packet {
-        Packet::Event(event) if event.attachments().is_empty() => event.text().to_string(),
-        Packet::Event(event) => format!("{} +{}", event.text(), event.attachments().len()),
-        Packet::Ack(id, args) => format!("ack {id} {}", args.text()),
-        Packet::Close(how) => format!("{how:?}"),
+        RecordedPacket::Event(event) if event.attachments().is_empty() => event.text().to_string(),
+        RecordedPacket::Event(event) => format!("{} +{}", event.text(), event.attachments().len()),
+        RecordedPacket::Ack(id, args) => format!("ack {id} {}", args.text()),
+        RecordedPacket::Close(how) => format!("{how:?}"),
     };
     recorder.take().into_iter().map(text).collect()
 }

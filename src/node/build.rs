@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use crate::auth::Authenticator;
 use crate::auth::api_keys::ApiKeys;
-use crate::cluster::{Cluster, ClusterActions, ClusterInbox, ClusterRevoker, Handlers, Inbound, SlowestConnections};
+use crate::cluster::{
+    Cluster, ClusterActions, ClusterInbox, ClusterRevoker, Inbound, MessageHandlers, SlowestConnections,
+};
 use crate::config::Config;
 use crate::contract::model::Namespace;
 use crate::drain::Drain;
@@ -143,13 +145,18 @@ impl ActsEverywhere {
         }
     }
 
-    fn handlers(&self) -> Handlers {
-        Handlers::of(&self.actions, &self.revoker, &self.survey)
+    fn handlers(&self) -> MessageHandlers {
+        MessageHandlers::of(&self.actions, &self.revoker, &self.survey)
     }
 }
 
 /// Begins to deliver the events of other nodes, and to act for other nodes.
-fn receive(inbox: ClusterInbox, cluster: &Arc<Cluster>, shared: &SharedParts, handlers: Handlers) -> Arc<Inbound> {
+fn receive(
+    inbox: ClusterInbox,
+    cluster: &Arc<Cluster>,
+    shared: &SharedParts,
+    handlers: MessageHandlers,
+) -> Arc<Inbound> {
     let (rooms, publisher) = (shared.rooms.clone(), shared.publisher.clone());
     // Ends the local session when another node reports that the session has moved to that node.
     let handlers = handlers.on(MOVED, move |_, taken: MovedSession| {

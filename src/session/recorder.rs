@@ -10,7 +10,7 @@ use roomcast::user::User;
 
 /// Something that a client was sent.
 #[derive(Clone)]
-pub enum Packet {
+pub enum RecordedPacket {
     /// An event.
     Event(Event),
     /// An acknowledgement.
@@ -22,7 +22,7 @@ pub enum Packet {
 /// Records what its session sends. Clones share the records.
 #[derive(Clone)]
 pub struct Recorder {
-    packets: Arc<Mutex<Vec<Packet>>>,
+    packets: Arc<Mutex<Vec<RecordedPacket>>>,
     /// How many more events the write queue takes.
     space: Arc<AtomicUsize>,
 }
@@ -35,19 +35,19 @@ impl Default for Recorder {
 
 impl Recorder {
     /// All packets so far.
-    pub fn packets(&self) -> Vec<Packet> {
+    pub fn packets(&self) -> Vec<RecordedPacket> {
         self.packets.lock().unwrap().clone()
     }
 
     /// All packets since the last call.
-    pub fn take(&self) -> Vec<Packet> {
+    pub fn take(&self) -> Vec<RecordedPacket> {
         std::mem::take(&mut *self.packets.lock().unwrap())
     }
 
     /// The texts of all events so far.
     pub fn events(&self) -> Vec<String> {
-        let text = |packet: &Packet| match packet {
-            Packet::Event(event) => Some(event.text().to_string()),
+        let text = |packet: &RecordedPacket| match packet {
+            RecordedPacket::Event(event) => Some(event.text().to_string()),
             _ => None,
         };
         self.packets.lock().unwrap().iter().filter_map(text).collect()
@@ -73,17 +73,17 @@ impl Link for Recorder {
     fn send(&self, event: &Event) -> Result<(), SendError> {
         let left = self.space.load(Ordering::Relaxed).checked_sub(1).ok_or(SendError::Full)?;
         self.space.store(left, Ordering::Relaxed);
-        self.packets.lock().unwrap().push(Packet::Event(event.clone()));
+        self.packets.lock().unwrap().push(RecordedPacket::Event(event.clone()));
         Ok(())
     }
     fn ask(&self, event: &Event, _: AckSender) -> Result<(), SendError> {
         self.send(event)
     }
     fn ack(&self, id: AckId, args: &Args) -> Result<(), SendError> {
-        self.packets.lock().unwrap().push(Packet::Ack(id, args.clone()));
+        self.packets.lock().unwrap().push(RecordedPacket::Ack(id, args.clone()));
         Ok(())
     }
     fn close(&self, how: Close) {
-        self.packets.lock().unwrap().push(Packet::Close(how));
+        self.packets.lock().unwrap().push(RecordedPacket::Close(how));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use roomcast::auth::Handshake;
-use roomcast::cluster::{Cluster, ClusterActions, Handlers, RedisLink};
+use roomcast::cluster::{Cluster, ClusterActions, MessageHandlers, RedisLink};
 use roomcast::config::{self, EngineKind as Kind};
 use roomcast::drain::Drain;
 use roomcast::engine::socketioxide::LibraryRequests;
@@ -166,7 +166,7 @@ impl Node {
         let publisher = plain_publisher(delivery.clone(), &metrics);
         let actions = ClusterActions::new(&cluster, &publisher);
         if let Some(inbox) = inbox {
-            let handlers = actions.handle(Handlers::default());
+            let handlers = actions.handle(MessageHandlers::default());
             inbox.start(&cluster, publisher, Arc::new(LibraryRequests::default()), handlers);
         }
         let namespaces: Vec<_> = rooms.namespaces().cloned().collect();

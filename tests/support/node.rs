@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use roomcast::auth::{Authenticator, Handshake};
-use roomcast::cluster::{Cluster, Handlers, RedisLink};
+use roomcast::cluster::{Cluster, MessageHandlers, RedisLink};
 use roomcast::config;
 use roomcast::contract::load::{Source, load_sources};
 use roomcast::drain::Drain;
@@ -27,7 +27,7 @@ use roomcast::telemetry::metrics::Metrics;
 use roomcast::throttle::Throttles;
 use serde_json::{Value, json};
 
-use super::recorder::{Packet, Recorder, peer};
+use super::recorder::{RecordedPacket, Recorder, peer};
 use super::redis::eventually;
 
 pub const CONTRACT: &str = r#"
@@ -174,7 +174,7 @@ impl Node {
             metrics: metrics.clone(),
             pending: roomcast::gateway::PendingBounds { events: 256, bytes: 4 << 20, node_bytes: 64 << 20 },
         });
-        inbox.start(&cluster, publisher.clone(), Arc::new(LibraryRequests::default()), Handlers::default());
+        inbox.start(&cluster, publisher.clone(), Arc::new(LibraryRequests::default()), MessageHandlers::default());
         Self { redis, rooms, history, cluster, publisher, gateway, metrics }
     }
 
@@ -240,7 +240,7 @@ impl Someone {
 
     fn acks(&self) -> Vec<Value> {
         let ack = |packet| match packet {
-            Packet::Ack(_, args) => Some(serde_json::from_str(args.text()).unwrap()),
+            RecordedPacket::Ack(_, args) => Some(serde_json::from_str(args.text()).unwrap()),
             _ => None,
         };
         self.tape.packets().into_iter().filter_map(ack).collect()

@@ -22,17 +22,17 @@ const INVALID_NAMESPACE: &str = "Invalid namespace";
 
 /// Connects clients of Engine.IO 3 to `/`.
 #[derive(Clone)]
-pub(super) struct Root {
+pub(super) struct RootNamespace {
     metrics: Arc<Metrics>,
 }
 
-impl Root {
+impl RootNamespace {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
         Self { metrics }
     }
 }
 
-impl ConnectHandler<Adapter, HandlerMarker> for Root {
+impl ConnectHandler<Adapter, HandlerMarker> for RootNamespace {
     fn call_middleware<'a>(
         &'a self,
         socket: Arc<Socket<Adapter>>,
