@@ -183,15 +183,16 @@ test('a client that joins nothing is closed after the time to connect, and other
 
 test('the heartbeat of a client keeps it, and its absence ends it', async () => {
   const node = await start({ toml: 'ping_interval = "300ms"\nping_timeout = "400ms"\n' });
-  const stays = await old({ node, user: 'ann' });
+  const staying = await Promise.all(Object.keys(TRANSPORTS).map((transport) => old({ node, user: transport, transport })));
   const silent = new WebSocket(`${node.url.replace('http', 'ws')}/socket.io/?EIO=3&transport=websocket`);
   const closed = new Promise((resolve) => silent.on('close', resolve));
   await closed;
-  let pongs = 0;
-  stays.socket.io.on('pong', () => (pongs += 1));
-  stays.socket.on('pong', () => (pongs += 1));
-  await eventually('the client gets pongs', () => pongs > 2);
-  assert.equal(stays.disconnected, undefined);
+  for (const client of staying) {
+    let pongs = 0;
+    client.socket.on('pong', () => (pongs += 1));
+    await eventually('the client gets pongs', () => pongs > 2);
+    assert.equal(client.disconnected, undefined, client.transport);
+  }
 });
 
 describe('without a contract for /', () => {

@@ -4,6 +4,10 @@ use serde_json::{Map, Value};
 
 use crate::query;
 
+/// The maximum length of a packet that connects or refuses a client, in bytes. A longer one is not translated: the
+/// library then refuses the namespace, which has a query in its name.
+pub(super) const MAX_TRANSLATED: usize = 16 * 1024;
+
 /// The beginning of a packet that connects to a namespace with a name.
 pub(super) const CONNECT: &str = "40/";
 
@@ -18,7 +22,7 @@ const INVALID_NAMESPACE: &str = "Invalid namespace";
 
 /// Translates a packet of a client. `None`: it stays as it is.
 pub(super) fn from_client(packet: &str) -> Option<String> {
-    let rest = packet.strip_prefix(CONNECT)?;
+    let rest = packet.strip_prefix(CONNECT).filter(|_| packet.len() <= MAX_TRANSLATED)?;
     let (name, _) = rest.split_once(',').unwrap_or((rest, ""));
     let (path, query) = name.split_once('?')?;
     let mut auth = Map::new();
@@ -84,6 +88,8 @@ mod tests {
         ] {
             assert_eq!(from_client(packet).as_deref(), Some(translated), "{packet}");
         }
+        let long = format!("40/chat?{},", "a&".repeat(MAX_TRANSLATED / 2));
+        assert_eq!(from_client(&long), None);
         for packet in ["40", "40/chat,", "40/chat", r#"42/chat,["a?b"]"#, "41/chat?x,", "2probe", "", "b4AAAA", "4é"] {
             assert_eq!(from_client(packet), None, "{packet}");
         }

@@ -9,11 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::packet;
-
-/// The maximum length of a packet that is translated, in bytes. A longer one passes as it is: the library then refuses
-/// the namespace.
-const MAX_TRANSLATED: usize = 16 * 1024;
+use super::packet::{self, MAX_TRANSLATED};
 
 /// The size of one read in bytes.
 const READ: usize = 1024;
