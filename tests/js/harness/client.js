@@ -32,10 +32,43 @@ export function strangeAddress() {
   return `127.${(process.pid % 200) + 1}.${addresses >> 8}.${addresses & 255}`;
 }
 
-export class Client {
+/** What clients of all versions have in common. A subclass makes the `socket` and the `inbox`, and waits in `connected`. */
+export class AnyClient {
+  /** Connects, and upgrades if the transport asks for it. Rejects with the refusal. */
+  static async connect(node, options) {
+    const client = new this(node, options);
+    await client.connected();
+    if (client.transport === 'upgrade') {
+      await eventually('the transport is upgraded', () => client.socket.io.engine.transport.name === 'websocket');
+    }
+    return client;
+  }
+
+  get id() {
+    return this.socket.id;
+  }
+
+  /** Emits without an acknowledgement. */
+  send(...event) {
+    this.socket.emit(...event);
+  }
+
+  /** Waits for the next event with any name. */
+  async next(deadline = 5_000) {
+    return await eventually('an event arrives', () => this.inbox.shift(), deadline);
+  }
+
+  /** Waits until the server or the network has closed the connection. Returns the reason. */
+  async ended(deadline = 10_000) {
+    return await eventually('the client is disconnected', () => this.disconnected, deadline);
+  }
+}
+
+export class Client extends AnyClient {
   /** Opens a connection without waiting for anything. */
   constructor(node, { namespace = '/', transport = DEFAULT, encoding = PARSER, user, claims, token, auth, address, ...options } = {}) {
     const credential = token ?? (user || claims ? sign({ sub: user, ...claims }) : undefined);
+    super();
     this.node = node;
     this.user = user;
     this.transport = transport;
@@ -56,20 +89,6 @@ export class Client {
     this.socket.on('disconnect', (reason) => (this.disconnected = reason));
   }
 
-  /** Connects, and upgrades if the transport asks for it. Rejects with the client's `connect_error`. */
-  static async connect(node, options) {
-    const client = new Client(node, options);
-    await client.connected();
-    if (client.transport === 'upgrade') {
-      await eventually('the transport is upgraded', () => client.socket.io.engine.transport.name === 'websocket');
-    }
-    return client;
-  }
-
-  get id() {
-    return this.socket.id;
-  }
-
   async connected(deadline = 10_000) {
     if (this.socket.connected) return;
     await new Promise((resolve, reject) => {
@@ -88,19 +107,9 @@ export class Client {
     this.agent?.destroy();
   }
 
-  /** Emits without an acknowledgement. */
-  send(...event) {
-    this.socket.emit(...event);
-  }
-
   /** Emits, and returns the acknowledgement. */
   async ask(...event) {
     return await this.socket.timeout(5_000).emitWithAck(...event);
-  }
-
-  /** Waits for the next event with any name. */
-  async next(deadline = 5_000) {
-    return await eventually('an event arrives', () => this.inbox.shift(), deadline);
   }
 
   /**
@@ -116,10 +125,5 @@ export class Client {
     const at = await eventually('the marker arrives', () => place() + 1);
     const before = this.inbox.splice(0, at);
     return before.filter(([name]) => name !== MARKER);
-  }
-
-  /** Waits until the server or the network has closed the connection. Returns the reason. */
-  async ended(deadline = 10_000) {
-    return await eventually('the client is disconnected', () => this.disconnected, deadline);
   }
 }

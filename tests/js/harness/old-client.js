@@ -1,6 +1,6 @@
 // The official clients of Socket.IO 2, which speak Engine.IO 3, with the inbox and the methods of `Client`.
 import { createRequire } from 'node:module';
-import { TRANSPORTS } from './client.js';
+import { AnyClient, TRANSPORTS } from './client.js';
 import { eventually } from './eventually.js';
 
 const require = createRequire(import.meta.url);
@@ -8,9 +8,10 @@ const require = createRequire(import.meta.url);
 /** The versions of socket.io-client that the tests have, beside the current one. */
 export const OLD_CLIENTS = ['2.3', '2.4', '2.5'];
 
-export class OldClient {
+export class OldClient extends AnyClient {
   /** Opens a connection without waiting for anything. `query` goes to the handshake, and to CONNECT of a namespace. */
   constructor(node, { version = '2.5', namespace = '/', transport = 'upgrade', token, query, ...options } = {}) {
+    super();
     this.transport = transport;
     this.inbox = [];
     this.disconnected = undefined;
@@ -33,20 +34,6 @@ export class OldClient {
     this.socket.on('connect_error', (error) => (this.failed = error));
   }
 
-  /** Connects, and upgrades if the transport asks for it. Rejects with the refusal. */
-  static async connect(node, options) {
-    const client = new OldClient(node, options);
-    await client.connected();
-    if (client.transport === 'upgrade') {
-      await eventually('the transport is upgraded', () => client.socket.io.engine.transport.name === 'websocket');
-    }
-    return client;
-  }
-
-  get id() {
-    return this.socket.id;
-  }
-
   async connected() {
     await eventually('the client is connected or refused', () => this.socket.connected || this.refused || this.failed);
     if (!this.socket.connected) throw this.refused ?? this.failed;
@@ -55,10 +42,6 @@ export class OldClient {
   close() {
     this.socket.close();
     this.socket.io.close();
-  }
-
-  send(...event) {
-    this.socket.emit(...event);
   }
 
   /** Emits, and resolves to the arguments of the acknowledgement. */
@@ -71,13 +54,5 @@ export class OldClient {
   /** Emits, and returns the first argument of the acknowledgement. */
   async ask(...event) {
     return (await this.acked(...event))[0];
-  }
-
-  async next() {
-    return await eventually('an event arrives', () => this.inbox.shift(), 5_000);
-  }
-
-  async ended() {
-    return await eventually('the client is disconnected', () => this.disconnected);
   }
 }
