@@ -10,6 +10,7 @@ use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::packet::{self, MAX_TRANSLATED};
+use crate::engine::native::frame;
 
 /// The size of one read in bytes.
 const READ: usize = 1024;
@@ -243,23 +244,12 @@ impl Head {
 
 /// A text frame. Frames for the library must be masked; the mask is zero, so that it changes nothing.
 fn text_frame(text: &str, masked: bool) -> Vec<u8> {
-    let mask_bit = if masked { MASKED } else { 0 };
-    let mut frame = vec![WHOLE_TEXT];
-    match (u8::try_from(text.len()), u16::try_from(text.len())) {
-        (Ok(length @ ..126), _) => frame.push(mask_bit | length),
-        (_, Ok(length)) => {
-            frame.push(mask_bit | 126);
-            frame.extend(length.to_be_bytes());
-        }
-        _ => {
-            frame.push(mask_bit | 127);
-            frame.extend((text.len() as u64).to_be_bytes());
-        }
-    }
+    let mut frame = frame::text(text).to_vec();
     if masked {
-        frame.extend([0; 4]);
+        frame[1] |= MASKED;
+        let payload = frame.len() - text.len();
+        frame.splice(payload..payload, [0; 4]);
     }
-    frame.extend(text.as_bytes());
     frame
 }
 
