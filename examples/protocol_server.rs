@@ -1,12 +1,13 @@
-//! Answers clients of the native engine as the reference servers of the protocols do, for `tests/js/edge/protocol.test.js`
-//! and for the official test suites (`scripts/conformance`).
+//! Answers clients of the native engine as the reference servers of the protocols do, for
+//! `tests/js/edge/protocol.test.js` and for the official test suites (`scripts/conformance`).
 //!
-//! Arguments: the ping interval, the ping timeout, and the time to connect to a namespace, in milliseconds. Without them
-//! they are those that the official suites expect.
+//! Arguments: the ping interval, the ping timeout, and the time to connect to a namespace, in milliseconds. Without
+//! them they are those that the official suites expect.
 //!
 //! Prints `{"engine":"<address>","socket":"<address>"}` and serves until it is killed. The first address echoes every
-//! message of Engine.IO on `/engine.io/`. The second speaks Socket.IO on `/socket.io/`: it emits `auth` with the payload of
-//! CONNECT, answers `message` with `message-back`, and acknowledges `message-with-ack`, all with the arguments that came.
+//! message of Engine.IO on `/engine.io/`. The second speaks Socket.IO on `/socket.io/`: it emits `auth` with the
+//! payload of CONNECT, answers `message` with `message-back`, and acknowledges `message-with-ack`, all with the
+//! arguments that came.
 
 use std::error::Error;
 use std::future::pending;

@@ -68,8 +68,8 @@ pub trait Directory: Send + Sync {
 
 /// Questions about connection data that is not in Redis. Each node answers them for its own connections.
 pub trait Survey: Send + Sync {
-    /// The slowest connections of the cluster, the slowest first, at most `limit`. The page names the nodes that did not
-    /// answer in time.
+    /// The slowest connections of the cluster, the slowest first, at most `limit`. The page names the nodes that did
+    /// not answer in time.
     fn slowest_connections<'a>(
         &'a self,
         namespace: &'a str,
@@ -158,8 +158,8 @@ pub struct ConnectionInfo {
     pub rooms: Vec<String>,
     /// What events and hooks have set.
     pub metadata: Map<String, Value>,
-    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers, except
-    /// in a list that is sorted by it.
+    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers,
+    /// except in a list that is sorted by it.
     #[serde(flatten)]
     pub pace: Option<ReadPace>,
 }
@@ -199,8 +199,8 @@ impl Slowness {
     /// The words of the API for the measures. The first word means that the list is not sorted by slowness.
     pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
 
-    /// How slow a connection is by this measure; a larger number is slower. `written_at_ms` is the Unix time of the last
-    /// write, 0 before the first.
+    /// How slow a connection is by this measure; a larger number is slower. `written_at_ms` is the Unix time of the
+    /// last write, 0 before the first.
     pub fn degree(self, queued_bytes: u64, queued_packets: u64, dropped: u64, written_at_ms: u64) -> u64 {
         match self {
             Self::QueuedBytes => queued_bytes,

@@ -1,8 +1,8 @@
 //! `roomcast doctor`: checks a deployment from outside, as clients, backends and operators see it.
 //!
 //! The doctor first opens a long-polling session. Then all other checks run at once, each for at most
-//! [`DoctorOptions::patience`]. The report names a remedy for every problem. The doctor opens and closes sessions, and writes
-//! nothing but one key to Redis, which expires after a second.
+//! [`DoctorOptions::patience`]. The report names a remedy for every problem. The doctor opens and closes sessions, and
+//! writes nothing but one key to Redis, which expires after a second.
 
 mod api;
 mod cors;

@@ -1,8 +1,8 @@
 //! Drain: how a node hands over its clients before it ends. New clients stop coming, then sockets are closed in waves,
 //! then the last messages are sent. `docs/drain.md` is the page for users.
 //!
-//! [`DrainSchedule`] decides what to do next, and [`report`] holds the state that nodes report to each other. This module
-//! carries the decisions out. The `node` module implements [`LocalClients`] and [`OtherNodes`].
+//! [`DrainSchedule`] decides what to do next, and [`report`] holds the state that nodes report to each other. This
+//! module carries the decisions out. The `node` module implements [`LocalClients`] and [`OtherNodes`].
 
 pub mod report;
 pub mod schedule;

@@ -1,7 +1,7 @@
 //! roomcast: a Socket.IO server that is configured, not coded, and scales out through Redis.
 //!
-//! A module may use modules of earlier rows, never of its own row or of later ones. `tests/tidy.rs` enforces it. Each row
-//! says why it may not use the later ones.
+//! A module may use modules of earlier rows, never of its own row or of later ones. `tests/tidy.rs` enforces it. Each
+//! row says why it may not use the later ones.
 //!
 //! ```text
 //! json protocol query suggest time toml_file | text and numbers: every module may use them, so they need no other

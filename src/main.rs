@@ -7,9 +7,9 @@ use clap::Parser;
 use roomcast::cli::{Cli, Failure};
 use tikv_jemallocator::Jemalloc;
 
-/// The allocator is jemalloc. It keeps small and large blocks apart and gives unused memory back to the kernel. With the
-/// allocator of the C library, the buffers of polls that have ended leave gaps in the heap; benchmarks/NOTES.md has the
-/// figures.
+/// The allocator is jemalloc. It keeps small and large blocks apart and gives unused memory back to the kernel. With
+/// the allocator of the C library, the buffers of polls that have ended leave gaps in the heap; benchmarks/NOTES.md has
+/// the figures.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

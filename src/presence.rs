@@ -31,9 +31,9 @@ pub const MAX_STATUS_BYTES: usize = 1024;
 /// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
 
-/// Presence before the index of rooms exists. The index is created with the [`PresenceRecorder::watcher`], and presence is
-/// created from the index: [`PresenceRecorder::start`]. [`in_memory`] creates a recorder for a single node, [`in_redis`] for a
-/// node that shares a Redis with others.
+/// Presence before the index of rooms exists. The index is created with the [`PresenceRecorder::watcher`], and presence
+/// is created from the index: [`PresenceRecorder::start`]. [`in_memory`] creates a recorder for a single node,
+/// [`in_redis`] for a node that shares a Redis with others.
 #[must_use]
 pub struct PresenceRecorder {
     watcher: Arc<dyn Watcher>,
@@ -48,8 +48,8 @@ impl PresenceRecorder {
         self.watcher.clone()
     }
 
-    /// Creates presence from the index that reports to this recorder, and begins to announce joins and leaves. `tell` is
-    /// called when a member joins or leaves a room whose contract asks for that event: at most once for each join or
+    /// Creates presence from the index that reports to this recorder, and begins to announce joins and leaves. `tell`
+    /// is called when a member joins or leaves a room whose contract asks for that event: at most once for each join or
     /// leave, and in order for each room and member. It is called on a task of presence and must not block. Must be
     /// called within a Tokio runtime.
     pub fn start(self, rooms: Arc<Rooms>, tell: impl Fn(RoomChange) + Send + Sync + 'static) -> Arc<dyn Presence> {

@@ -194,8 +194,8 @@ async fn event_whose_append_was_not_answered_comes_once_after_its_node_was_kille
     assert_eq!(again.numbers(), [1, 2, 3, 4]);
 }
 
-/// A client's join waits for Redis while an append is not answered. The live event, which has no offset, is held back for
-/// the client, and the replay contains the event too. The client must get it only once, also without recovery.
+/// A client's join waits for Redis while an append is not answered. The live event, which has no offset, is held back
+/// for the client, and the replay contains the event too. The client must get it only once, also without recovery.
 #[tokio::test(flavor = "multi_thread")]
 async fn event_whose_append_was_not_answered_comes_once_to_a_client_that_joins_meanwhile() {
     let pair = Pair::start().await;

@@ -1,5 +1,6 @@
 //! The integration tests, as one program: each file of this folder is a module of it. `cargo test --test it` runs all,
-//! `cargo test --test it limits::` those of `limits.rs`. `README.md` lists the files, and the few programs of their own.
+//! `cargo test --test it limits::` those of `limits.rs`. `README.md` lists the files, and the few programs of their
+//! own.
 
 mod support {
     pub mod backend;

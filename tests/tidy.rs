@@ -485,6 +485,27 @@ fn sentences_of_comments_name_their_subject() {
     none("name the subject: who or what does the thing, and how many", &findings);
 }
 
+#[test]
+fn comments_are_not_wider_than_the_code() {
+    const WIDTH: usize = 120;
+    let mut wide = Vec::new();
+    // The macro of the metrics takes each HELP text as one line.
+    let is_prose = |path: &PathBuf| !path.ends_with("telemetry/metrics.rs");
+    for path in sources().into_iter().chain(files("tests", &[".rs"])).filter(is_prose) {
+        let text = read(&path);
+        let mut in_block = false;
+        for (number, line) in text.lines().enumerate() {
+            let Some(comment) = line.trim_start().strip_prefix("//") else { continue };
+            // Tables and examples between two such lines are as wide as they are.
+            in_block ^= comment.contains("```");
+            if !in_block && line.chars().count() > WIDTH {
+                wide.push(format!("{}:{}", name(&path), number + 1));
+            }
+        }
+    }
+    none("a comment has at most 120 columns, as the code that rustfmt formats", &wide);
+}
+
 /// The name of the type or function that a line declares.
 fn declared(line: &str) -> Option<&str> {
     let words = ["fn ", "struct ", "enum ", "trait ", "type ", "const ", "static ", "mod "];

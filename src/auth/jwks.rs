@@ -30,7 +30,8 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 /// Fetches a key set again and again, until this value is dropped.
 pub(super) struct KeySetFetcher {
     extra: Arc<ExtraFetch>,
-    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not count.
+    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not
+    /// count.
     fetched: watch::Receiver<u64>,
     patience: Duration,
     _task: AbortOnDropHandle<()>,
@@ -90,7 +91,8 @@ impl KeySetFetcher {
         Ok(Self { extra, fetched, patience, _task: task })
     }
 
-    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not count.
+    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not
+    /// count.
     pub(super) fn fetches(&self) -> u64 {
         *self.fetched.borrow()
     }

@@ -51,7 +51,8 @@ pub struct ClusterAdapter {
     speaks: config::WireFormat,
     spaces: HashMap<Arc<str>, NamespaceChannels>,
     asking: ServerQuestions,
-    /// The largest lease number in an event that this node has published or received; see [`ClusterAdapter::is_outdated`].
+    /// The largest lease number in an event that this node has published or received; see
+    /// [`ClusterAdapter::is_outdated`].
     newest_lease: AtomicU64,
 }
 

@@ -31,8 +31,8 @@ struct Publishing {
 }
 
 impl Bridge {
-    /// Starts to publish events. `emitter_lease` asks for the lease to publish them, if one node has to publish events for all
-    /// nodes. Needs a Tokio runtime.
+    /// Starts to publish events. `emitter_lease` asks for the lease to publish them, if one node has to publish events
+    /// for all nodes. Needs a Tokio runtime.
     pub(super) fn start<'a>(
         publisher: Arc<Publisher>,
         namespaces: impl Iterator<Item = &'a Arc<str>>,

@@ -102,8 +102,8 @@ pub struct EventExtras {
     pub kinds: Option<[Bytes; 2]>,
 }
 
-/// Writes the additional data that only roomcast nodes read; see [`EventExtras`]. `kinds` has one byte for each name among
-/// the event's rooms and excluded rooms; see [`EventExtras::kinds`].
+/// Writes the additional data that only roomcast nodes read; see [`EventExtras`]. `kinds` has one byte for each name
+/// among the event's rooms and excluded rooms; see [`EventExtras::kinds`].
 pub fn encode_marks(outgoing: &Outgoing, kinds: [&[u8]; 2]) -> BytesMut {
     let mut out = BytesMut::with_capacity(64);
     let order = outgoing.order.as_ref();

@@ -40,8 +40,8 @@ pub struct LimitsSettings {
     pub max_pending_events: usize,
     /// How many bytes of events of one socket may wait until an earlier event is handled. One event may always wait.
     pub max_pending_bytes: Size,
-    /// The maximum number of bytes of events that wait on this node, over all sockets. An event waits for an earlier event
-    /// or for a hook's answer; an event that waits for a hook's answer counts four times.
+    /// The maximum number of bytes of events that wait on this node, over all sockets. An event waits for an earlier
+    /// event or for a hook's answer; an event that waits for a hook's answer counts four times.
     pub max_pending_bytes_per_node: Size,
     /// Maximum length of the name of a client's event, in bytes.
     pub max_event_name: usize,

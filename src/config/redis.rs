@@ -20,7 +20,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Redis")]
 pub struct RedisSettings {
-    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node works alone.
+    /// `redis://`, `rediss://` (TLS), `redis-cluster://`, `rediss-cluster://`, `redis-sentinel://` or
+    /// `rediss-sentinel://`. In a password `%`, `/`, `?`, `#` and `@` are percent-encoded. Not set: the node works
+    /// alone.
     pub url: Option<Url>,
     /// The ACL user. It replaces the user in the URL.
     pub username: Option<String>,
@@ -35,8 +37,8 @@ pub struct RedisSettings {
     /// The prefix of every key and channel of roomcast. All nodes of a cluster use the same prefix.
     pub prefix: String,
     /// The prefix of the Redis channels of other Socket.IO programs: the emitters for Node.js, Python, Rust and other
-    /// languages, and the Redis adapters of Node.js and socketioxide servers. Events that they send there reach the node's
-    /// clients (`docs/emitter.md`). Empty: the node does not listen to them.
+    /// languages, and the Redis adapters of Node.js and socketioxide servers. Events that they send there reach the
+    /// node's clients (`docs/emitter.md`). Empty: the node does not listen to them.
     pub socketio_key: String,
     /// The format in which nodes send each other events. Every node understands both formats.
     pub wire: WireFormat,

@@ -35,7 +35,8 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// The path of Socket.IO. It starts and ends with a slash.
     pub path: String,
-    /// Origins of web pages that may connect, such as `https://app.example.com`, or `capacitor://localhost`, `file://` and `null` for apps; `*` permits all. Empty: the same origin only.
+    /// Origins of web pages that may connect, such as `https://app.example.com`, or `capacitor://localhost`, `file://`
+    /// and `null` for apps; `*` permits all. Empty: the same origin only.
     pub cors_origins: Vec<String>,
     /// Proxies in front of the node, as addresses or networks (`10.0.0.0/8`). The node believes only these about a
     /// client's address.
@@ -70,8 +71,8 @@ pub struct ServerSettings {
     pub queue_bytes: Option<Size>,
     /// The engine that speaks Socket.IO: `native`, roomcast's own, or `socketioxide`, the library.
     pub engine: EngineKind,
-    /// Whether clients that speak Engine.IO 3 may connect, such as those of Socket.IO 2. The library socketioxide serves
-    /// them, whichever engine is set.
+    /// Whether clients that speak Engine.IO 3 may connect, such as those of Socket.IO 2. The library socketioxide
+    /// serves them, whichever engine is set.
     pub allow_eio3: bool,
     /// Compression of WebSocket messages. Off unless set (`{}` uses the defaults).
     pub compression: Option<CompressionSettings>,

@@ -20,7 +20,8 @@ pub(super) fn get_mut<'a>(root: &'a mut Value, path: &[String]) -> Option<&'a mu
     })
 }
 
-/// Takes a value out, so that its default stands in. Of a list, everything is taken: the places of the others must not move.
+/// Takes a value out, so that its default stands in. Of a list, everything is taken: the places of the others must not
+/// move.
 pub(super) fn remove(root: &mut Value, path: &[String]) -> bool {
     let Some((last, parent)) = path.split_last() else { return false };
     match get_mut(root, parent) {

@@ -92,8 +92,8 @@ pub struct Accepted {
 impl ServerEvent {
     /// The payload as clients get it: fills in the members that the backend left out, then checks the schema.
     ///
-    /// Placeholders of the fill-ins see `data` as the payload. `scope.text` is the text of `data`. Everything else comes
-    /// from `scope`.
+    /// Placeholders of the fill-ins see `data` as the payload. `scope.text` is the text of `data`. Everything else
+    /// comes from `scope`.
     ///
     /// # Errors
     /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
@@ -120,8 +120,8 @@ impl ServerEvent {
     }
 }
 
-/// Adds members that are missing at the top level of an object. A missing payload becomes an object; every other payload
-/// stays unchanged.
+/// Adds members that are missing at the top level of an object. A missing payload becomes an object; every other
+/// payload stays unchanged.
 fn fill_in(data: Value, fill: &Template, scope: &Scope<'_>) -> Result<Accepted, Refusal> {
     let given = match &data {
         Value::Object(given) => Some(given),

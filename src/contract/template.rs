@@ -76,8 +76,8 @@ impl Template {
         }
     }
 
-    /// Fills in a template that is a string. `None` when the template is no string, or has a placeholder without a value
-    /// or with a value that is no string.
+    /// Fills in a template that is a string. `None` when the template is no string, or has a placeholder without a
+    /// value or with a value that is no string.
     pub fn render_text(&self, scope: &Scope<'_>) -> Option<String> {
         match resolve(&self.0, scope)? {
             Resolved::Text(text) => Some(text),

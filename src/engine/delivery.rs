@@ -25,8 +25,8 @@ pub struct Broadcaster {
 }
 
 impl Broadcaster {
-    /// Creates a broadcaster for every namespace of `rooms`. `contracts` say which events are kept for slow clients. Must
-    /// be called within a Tokio runtime.
+    /// Creates a broadcaster for every namespace of `rooms`. `contracts` say which events are kept for slow clients.
+    /// Must be called within a Tokio runtime.
     pub fn new(rooms: &Arc<Rooms>, cluster: &Cluster, contracts: &[Arc<Contract>], metrics: &Metrics) -> Arc<Self> {
         let slow = SlowClients::start(contracts);
         let queue = |path: &Arc<str>| (path.clone(), DeliveryQueue::new(rooms, &slow, path, metrics));

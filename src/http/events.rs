@@ -29,8 +29,8 @@ body! {
         contract: NameText,
         /// The name of one of the contract's server events.
         event: NameText,
-        /// The payload. Clients receive the same bytes, unless the contract fills in members. Without it the event has no
-        /// argument.
+        /// The payload. Clients receive the same bytes, unless the contract fills in members. Without it the event has
+        /// no argument.
         #[schemars(with = "Option<Value>", extend("default" = null))]
         data: Payload,
         /// Values for the names of the contract's rooms. Clients never receive them.

@@ -1,7 +1,8 @@
 //! Reads JSON bodies: reports all mistakes at once, shows no value, and leaves payloads encoded.
 //!
-//! A body is declared once, with `body!`, for its reader and for the OpenAPI document. serde's derived readers stop at the
-//! first mistake and quote the value in their message. A backend should see all mistakes, and a log should see no payload.
+//! A body is declared once, with `body!`, for its reader and for the OpenAPI document. serde's derived readers stop at
+//! the first mistake and quote the value in their message. A backend should see all mistakes, and a log should see no
+//! payload.
 
 use std::collections::HashSet;
 use std::fmt;

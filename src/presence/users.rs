@@ -44,8 +44,8 @@ struct LocalUser {
 }
 
 impl LocalUsers {
-    /// Creates the record of a node without users. `keep` is how long the node keeps statuses of users without a socket;
-    /// `None` if it does not.
+    /// Creates the record of a node without users. `keep` is how long the node keeps statuses of users without a
+    /// socket; `None` if it does not.
     pub(super) fn new(keep: Option<Duration>) -> Self {
         Self { namespaces: Mutex::default(), keep }
     }

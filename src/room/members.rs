@@ -109,8 +109,8 @@ impl RoomMembers {
         }
     }
 
-    /// Whether the block with this number is unchanged since the caller took it from [`RoomMembers::blocks`]. Always false
-    /// while the members are not stored in a table, because only a table keeps its blocks.
+    /// Whether the block with this number is unchanged since the caller took it from [`RoomMembers::blocks`]. Always
+    /// false while the members are not stored in a table, because only a table keeps its blocks.
     pub(super) fn still_has(&self, number: usize, block: &Block) -> bool {
         matches!(self, Self::Many(all) if all.still_has(number, block))
     }

@@ -91,7 +91,8 @@ impl ReplayState {
         self.active += 1;
     }
 
-    /// Whether live events can be sent without asking [`ReplayState`]: no event is held back and no replay is remembered.
+    /// Whether live events can be sent without asking [`ReplayState`]: no event is held back and no replay is
+    /// remembered.
     pub(super) fn is_idle(&self) -> bool {
         !self.holds() && self.shown.is_empty() && self.ids.is_none()
     }

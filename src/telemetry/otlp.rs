@@ -1,5 +1,6 @@
-//! Spans to an OpenTelemetry collector: OTLP over HTTP, in protobuf. Set up by the variables that OpenTelemetry defines for
-//! every program (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, …); see docs/tracing.md.
+//! Spans to an OpenTelemetry collector: OTLP over HTTP, in protobuf. Set up by the variables that OpenTelemetry defines
+//! for every program (`OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_SERVICE_NAME`, `OTEL_TRACES_SAMPLER`, …); see
+//! docs/tracing.md.
 
 use std::collections::HashMap;
 use std::future::Future;

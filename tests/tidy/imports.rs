@@ -1,4 +1,5 @@
-//! Which modules of the crate use which: every path in the code of `src/`, followed to the module that defines the item.
+//! Which modules of the crate use which: every path in the code of `src/`, followed to the module that defines the
+//! item.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -233,8 +234,8 @@ fn only_in_tests(attributes: &[syn::Attribute]) -> bool {
         .any(|attribute| attribute.path().is_ident("cfg") && attribute.meta.require_list().is_ok_and(is_test))
 }
 
-/// The groups of modules beside each other, below one parent, that use each other in a circle. Uses by tests, and uses of
-/// a parent and its children among each other, do not count.
+/// The groups of modules beside each other, below one parent, that use each other in a circle. Uses by tests, and uses
+/// of a parent and its children among each other, do not count.
 pub fn circles(uses: &[Use]) -> Vec<Vec<String>> {
     let mut edges: BTreeMap<Module, BTreeSet<Module>> = BTreeMap::new();
     for found in uses.iter().filter(|found| !found.test) {

@@ -81,8 +81,8 @@ fn not_a_setting(rest: &str) -> VariableMistake {
     ("not a setting".to_owned(), remedy.to_owned())
 }
 
-/// The path of the setting that an environment variable sets, such as `server.listen`. Names that operators choose are matched with the layers below, ignoring case, and
-/// with `_` for `-`.
+/// The path of the setting that an environment variable sets, such as `server.listen`. Names that operators choose are
+/// matched with the layers below, ignoring case, and with `_` for `-`.
 fn path_of(below: &Value, rest: &str) -> Vec<String> {
     let mut path: Vec<String> = Vec::new();
     for segment in rest.split("__") {

@@ -40,7 +40,8 @@ pub struct ClientEventSpec {
     pub limit: Option<String>,
     /// Repetitions within this time are acknowledged and not relayed.
     pub throttle: Option<ClientThrottleSpec>,
-    /// The event that is published for the sender when the socket leaves the room or disconnects without having sent it.
+    /// The event that is published for the sender when the socket leaves the room or disconnects without having sent
+    /// it.
     pub undo: Option<String>,
 }
 

@@ -1,8 +1,8 @@
 //! The outgoing side of a connection: a queue of framed packets, and the code that writes them.
 //!
-//! A sender appends its packet. In the turn that follows (see [`super::write_scheduler`]), the connection is served once with
-//! everything that has been appended: a WebSocket is written, or a waiting poll is answered. When the kernel does not
-//! take all of it, the session's task continues, because it learns when the client reads again.
+//! A sender appends its packet. In the turn that follows (see [`super::write_scheduler`]), the connection is served
+//! once with everything that has been appended: a WebSocket is written, or a waiting poll is answered. When the kernel
+//! does not take all of it, the session's task continues, because it learns when the client reads again.
 
 use std::hint::black_box;
 use std::io;
@@ -37,7 +37,7 @@ const POLLING: u8 = 0;
 const PLAIN_WEBSOCKET: u8 = 1;
 const DEFLATED_WEBSOCKET: u8 = 2;
 
-/// The sending side of a connection. All senders share it.
+/// The sending side of a connection. Everything that sends packets to the client holds a reference to it.
 pub(super) struct ConnectionSender {
     bounds: WriteQueueLimits,
     transport: AtomicU8,
@@ -112,8 +112,8 @@ impl ConnectionSender {
         self.transport.store(transport, Ordering::Relaxed);
     }
 
-    /// Prefetches the cache lines that [`ConnectionSender::send`] and [`ConnectionSender::flush`] will touch. Takes no lock. See
-    /// [`crate::session::Session::warm`].
+    /// Prefetches the cache lines that [`ConnectionSender::send`] and [`ConnectionSender::flush`] will touch. Takes no
+    /// lock. See [`crate::session::Session::warm`].
     pub(super) fn warm(&self) {
         black_box((self.bounds.packets, self.out.is_poisoned()));
     }
@@ -189,8 +189,8 @@ impl ConnectionSender {
         out.broken = true;
     }
 
-    /// Announces that the session's task will call [`ConnectionSender::flush`] when it has handled the client's packets. No writer
-    /// has to write the connection before this call.
+    /// Announces that the session's task will call [`ConnectionSender::flush`] when it has handled the client's
+    /// packets. No writer has to write the connection before this call.
     pub(super) fn hold(&self) {
         self.out().write_requested = true;
     }

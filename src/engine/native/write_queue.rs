@@ -100,8 +100,8 @@ impl WriteQueue {
         self.urgent += 1;
     }
 
-    /// Queues a pong like [`WriteQueue::overtake`]. If there are too many urgent packets, the pong replaces the latest waiting
-    /// pong.
+    /// Queues a pong like [`WriteQueue::overtake`]. If there are too many urgent packets, the pong replaces the latest
+    /// waiting pong.
     pub(super) fn answer(&mut self, pong: Bytes) {
         if self.urgent >= MAX_PONGS {
             // The latest urgent packet is not the first packet of the queue, which may be partly written.

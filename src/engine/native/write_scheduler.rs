@@ -2,9 +2,9 @@
 //! appended to it.
 //!
 //! There is no timer: a turn begins as soon as the runtime gets to it, after the publisher's own step. When a client
-//! publishes to a small room, its own task writes the room's connections at the end of its step ([`WriteScheduler::own`]), so
-//! that no other task or thread must be woken. A large room is written in slices by as many writers as there are
-//! worker threads, so that no writer holds a thread for long.
+//! publishes to a small room, its own task writes the room's connections at the end of its step
+//! ([`WriteScheduler::own`]), so that no other task or thread must be woken. A large room is written in slices by as
+//! many writers as there are worker threads, so that no writer holds a thread for long.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -81,7 +81,8 @@ impl WriteScheduler {
         OwnWrites { scheduler: self, first }
     }
 
-    /// Adds a connection that has packets to write. A connection waits only once at a time: see [`ConnectionSender::flush`].
+    /// Adds a connection that has packets to write. A connection waits only once at a time: see
+    /// [`ConnectionSender::flush`].
     pub(super) fn add(&self, sender: Arc<ConnectionSender>) {
         let others = OWNED.with_borrow_mut(|owned| {
             if owned.open && owned.senders.len() < OWN {
@@ -121,8 +122,8 @@ impl WriteScheduler {
     }
 }
 
-/// A guard for a task that itself writes the connections that it adds. If the guard is dropped without [`OwnWrites::write`],
-/// the connections are left to the writers.
+/// A guard for a task that itself writes the connections that it adds. If the guard is dropped without
+/// [`OwnWrites::write`], the connections are left to the writers.
 pub(super) struct OwnWrites<'a> {
     scheduler: &'a WriteScheduler,
     /// False if another [`OwnWrites`] is already active on this thread. Then that one writes the connections.

@@ -1,5 +1,5 @@
-//! The namespace `/` of a node without a contract for it. The library connects every client of Engine.IO 3 to `/`, as the
-//! Node.js server does, and closes the connection if there is no such namespace. Nothing happens in this one: the
+//! The namespace `/` of a node without a contract for it. The library connects every client of Engine.IO 3 to `/`, as
+//! the Node.js server does, and closes the connection if there is no such namespace. Nothing happens in this one: the
 //! client has no session, no events and no rooms, and the connection stays open for its other namespaces.
 
 use std::fmt::Display;

@@ -232,7 +232,7 @@ impl LibraryService {
             let framed = protocol3::is_framed(parts.headers.get(CONTENT_TYPE));
             let payload = match protocol3::posted(body, framed, max).await {
                 Ok(payload) => payload,
-                Err(turned) => return turned.answer(),
+                Err(refusal) => return refusal.answer(),
             };
             if protocol3::is_close(&payload) {
                 session.end();

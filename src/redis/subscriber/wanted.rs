@@ -40,7 +40,8 @@ pub(super) const KINDS: [SubscriptionKind; 4] =
 #[derive(Default)]
 pub(super) struct WantedChannels {
     channels: [HashMap<Arc<str>, (SubscriptionState, Rank)>; KINDS.len()],
-    /// Channels whose last change is not confirmed by Redis yet. Outdated entries are removed by [`WantedChannels::changes`].
+    /// Channels whose last change is not confirmed by Redis yet. Outdated entries are removed by
+    /// [`WantedChannels::changes`].
     pending: Vec<(SubscriptionKind, Arc<str>)>,
     /// Number of channels of the node itself that are not confirmed.
     incomplete: usize,
@@ -73,7 +74,8 @@ impl WantedChannels {
         self.refused > 0
     }
 
-    /// Records that the Redis user has no right to the channel. [`WantedChannels::changes_and`] requests the channel again.
+    /// Records that the Redis user has no right to the channel. [`WantedChannels::changes_and`] requests the channel
+    /// again.
     pub(super) fn refuse(&mut self, change: &SubscriptionChange) {
         let now = self.channels[change.kind as usize].get(&change.channel).copied();
         if let (Some((SubscriptionState::Asked, rank)), true) = (now, change.wanted) {
@@ -118,8 +120,8 @@ impl WantedChannels {
         changes
     }
 
-    /// Returns [`WantedChannels::changes`], the refused channels, and the confirmed channels among the next `most` channels.
-    /// The calls go through all channels in turn.
+    /// Returns [`WantedChannels::changes`], the refused channels, and the confirmed channels among the next `most`
+    /// channels. The calls go through all channels in turn.
     pub(super) fn changes_and(&mut self, most: usize) -> Vec<SubscriptionChange> {
         self.ask_refused_again();
         let mut changes = self.changes();

@@ -117,8 +117,8 @@ impl RoomOffsets {
         self.lost || !is_there || self.unsure.is_some()
     }
 
-    /// Sets the point at which the session began. `heard` is the value of [`ReceptionRun`] after the point was read. Returns
-    /// true when something has changed.
+    /// Sets the point at which the session began. `heard` is the value of [`ReceptionRun`] after the point was read.
+    /// Returns true when something has changed.
     pub(super) fn begin(&mut self, point: HistoryPoint, heard: Option<u64>) -> bool {
         if self.base.is_some() || self.lost {
             return false;

@@ -1,5 +1,5 @@
-//! The payloads of polling in Engine.IO 3. Each packet follows its length: `6:4hello2:2x`. The length counts UTF-16 code
-//! units, because JavaScript does.
+//! The payloads of polling in Engine.IO 3. Each packet follows its length: `6:4hello2:2x`. The length counts UTF-16
+//! code units, because JavaScript does.
 //!
 //! A browser sends a payload with binary data in another framing: a byte 0 (text) or 1 (binary), the digits of the
 //! length as bytes, the byte 255, and the packet.

@@ -1,4 +1,5 @@
-//! Packets of `socket.io-msgpack-parser`: read or refused; what is read is JSON, and is written and read again the same.
+//! Packets of `socket.io-msgpack-parser`: read or refused; what is read is JSON, and is written and read again the
+//! same.
 
 use bytes::Bytes;
 use roomcast::engine::native::frame;
