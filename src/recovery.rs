@@ -145,6 +145,9 @@ struct LiveSession {
     session: Weak<Session>,
     window: Duration,
     renewed: Instant,
+    /// Whether the session has ended. The entry stays until Redis has answered whether it stored the end, because a
+    /// client that returns earlier would not find its session there.
+    ended: bool,
 }
 
 impl Recovery {
@@ -307,7 +310,12 @@ impl Recovery {
     /// Registers a connected session that can be recovered.
     pub fn opened(&self, session: &Arc<Session>, policy: &RecoveryPolicy) {
         let Some(offsets) = session.offsets() else { return };
-        let live = LiveSession { session: Arc::downgrade(session), window: policy.window, renewed: Instant::now() };
+        let live = LiveSession {
+            session: Arc::downgrade(session),
+            window: policy.window,
+            renewed: Instant::now(),
+            ended: false,
+        };
         self.live().insert(offsets.key().clone(), live);
     }
 
@@ -341,12 +349,16 @@ impl Recovery {
     pub fn ended(self: &Arc<Self>, session: &Session, may_return: bool) {
         let Some(offsets) = session.offsets() else { return };
         let key = offsets.key().clone();
-        let Some(window) = self.live().get(&key).map(|live| live.window) else { return };
+        let Some(window) = self.note_ended(&key) else { return };
         let kept = StoredSession::of(session, offsets.snapshot());
         let digest = secret::digest(&session.user());
         match &self.store {
-            SessionStore::Memory(memory) if may_return => memory.keep(key.clone(), digest, kept, window),
-            SessionStore::Memory(_) => {}
+            SessionStore::Memory(memory) => {
+                if may_return {
+                    memory.keep(key.clone(), digest, kept, window);
+                }
+                self.live().remove(&key);
+            }
             SessionStore::Redis(redis) => {
                 // If the last joins were not stored, Redis would recover the session without these rooms.
                 let whole = may_return && offsets.to_save().is_none();
@@ -367,10 +379,19 @@ impl Recovery {
                             }
                         }
                     }
+                    recovery.live().remove(&what.key);
                 });
             }
         }
-        self.live().remove(&key);
+    }
+
+    /// Notes that a session has ended. Returns its recovery window, or `None` if the session cannot be recovered or has
+    /// ended before.
+    fn note_ended(&self, key: &str) -> Option<Duration> {
+        let mut live = self.live();
+        let live = live.get_mut(key).filter(|live| !live.ended)?;
+        live.ended = true;
+        Some(live.window)
     }
 
     /// Waits until the ended sessions are stored, for at most `patience`.
@@ -384,8 +405,8 @@ impl Recovery {
     fn neglected(&self) -> Vec<Arc<Session>> {
         let now = Instant::now();
         let mut live = self.live();
-        live.retain(|_, live| live.session.strong_count() > 0);
-        let sessions = live.values_mut().filter_map(|live| {
+        live.retain(|_, live| live.ended || live.session.strong_count() > 0);
+        let sessions = live.values_mut().filter(|live| !live.ended).filter_map(|live| {
             let session = live.session.upgrade()?;
             let offsets = session.offsets()?;
             if now - live.renewed > RENEW {

@@ -165,6 +165,23 @@ async fn session_whose_last_joins_redis_does_not_know_is_not_given_back_without_
     assert!(!back.recovered);
 }
 
+/// A client loses its connection right after it was recovered, and returns before Redis has stored the session again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn session_that_is_still_being_stored_is_recovered() {
+    let server = RedisServer::start();
+    let node = Node::start(&server.url(), "one", |_| {}).await;
+    node.ready(1).await;
+    let mut client = node.connect("0").await;
+    client.follow(&node, "l").await;
+    for n in 1..=50 {
+        client.cut(&node);
+        client = node.come_back(&client, &n.to_string()).await;
+        assert!(client.recovered, "return {n}");
+    }
+    node.publish("l", 1).await;
+    eventually("it hears", LONG, || client.numbers() == [1]).await;
+}
+
 /// A node is killed after Redis took an event and before its answer arrived: the event reached the node's own clients
 /// without an offset, and no other node learned of that. The client must get the event only once.
 #[tokio::test(flavor = "multi_thread")]
