@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 use bytestring::ByteString;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer as _};
 use serde_json::value::RawValue;
 
 /// Why bytes are not an event.
@@ -134,13 +134,13 @@ impl Event {
     ///
     /// # Errors
     /// [`EventError::Arguments`] when an argument cannot be written as JSON.
-    pub fn encode<T: Serialize>(name: &str, args: &[T]) -> Result<Self, EventError> {
+    pub fn encode<A: IntoIterator<Item: Serialize>>(name: &str, args: A) -> Result<Self, EventError> {
         let mut text = Vec::with_capacity(64);
         text.push(b'[');
         write_json(&mut text, name)?;
         for arg in args {
             text.push(b',');
-            write_json(&mut text, arg)?;
+            write_json(&mut text, &arg)?;
         }
         text.push(b']');
         let text = String::from_utf8(text).expect("serde_json writes UTF-8");
@@ -367,8 +367,11 @@ impl Args {
     ///
     /// # Errors
     /// [`EventError::Arguments`] when one cannot be written as JSON.
-    pub fn encode<T: Serialize>(args: &[T]) -> Result<Self, EventError> {
-        let text = serde_json::to_string(args).map_err(|error| EventError::Arguments(error.to_string()))?;
+    pub fn encode<A: IntoIterator<Item: Serialize>>(args: A) -> Result<Self, EventError> {
+        let mut text = Vec::with_capacity(64);
+        let written = (&mut serde_json::Serializer::new(&mut text)).collect_seq(args);
+        written.map_err(|error| EventError::Arguments(error.to_string()))?;
+        let text = String::from_utf8(text).expect("serde_json writes UTF-8");
         Ok(Self { text: text.into(), attachments: Vec::new() })
     }
 

@@ -405,7 +405,7 @@ async fn a_question_waits_for_a_node_that_listens_and_is_not_known_yet() {
     let ask = || async {
         let question = AckQuestion {
             selection: selection.clone(),
-            event: Event::encode::<u8>("confirm", &[]).unwrap(),
+            event: Event::encode("confirm", [(); 0]).unwrap(),
             patience: Duration::from_secs(20),
         };
         let began = Instant::now();

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use roomcast::contract::load::{Source, check, load, load_sources};
 use roomcast::contract::model::{
-    AuthMode, Contract, Namespace, RejectPolicy, RelayData, ReplayPolicy, ThrottleBy, TokenSource,
+    AuthMode, Contract, Namespace, RejectPolicy, ReplayPolicy, SentArgs, ThrottleBy, TokenSource,
 };
 use roomcast::contract::room_name::RoomNameError;
 use roomcast::contract::schema::Schema;
@@ -175,9 +175,10 @@ fn chat_has_a_name_of_its_catalogue_for_every_code() {
 fn anonymous_greeting_has_no_user() {
     let realtime = namespace("/realtime");
     let greet = contract(&realtime, "vendhub-realtime").connect.greet.as_ref().unwrap();
-    let Some(RelayData::Value(data)) = &greet.data else {
+    let SentArgs::Values(args) = &greet.args else {
         panic!("a value is greeted with");
     };
+    let [data] = &args[..] else { panic!("the greeting has one argument") };
     let payload = serde_json::Value::Null;
     for (user, expected) in [
         (User::anonymous(), json!({ "authenticated": false })),

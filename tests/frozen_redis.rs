@@ -43,7 +43,7 @@ async fn large_events_that_wait_for_a_frozen_redis_are_bounded_and_every_loss_is
     while Instant::now() < until && publishes.len() + direct.len() < 3000 {
         let data = serde_json::value::to_raw_value(&json!({ "log": publishes.len() % 8, "pad": text })).unwrap();
         let publish =
-            ContractPublish { contract: "c".into(), event: "entry".into(), data: Some(data), params: json!(null) };
+            ContractPublish { contract: "c".into(), event: "entry".into(), args: vec![data], params: json!(null) };
         let publisher = node.publisher.clone();
         publishes
             .push(tokio::spawn(async move { publisher.contract_event(publish, PublisherKind::Api).await.unwrap() }));

@@ -331,7 +331,7 @@ pub struct ClientEvent {
     /// The path of an object that is merged into the session's metadata.
     pub metadata: Option<Path>,
     /// The acknowledgement of a success. `None`: `{ success: true }`, with `room` if one was joined or left.
-    pub ack: Option<Ack>,
+    pub ack: Option<SentArgs>,
     /// How often a socket may send the event.
     pub limit: Option<Rate>,
     /// Repetitions of the event within this time are acknowledged but not relayed.
@@ -340,15 +340,6 @@ pub struct ClientEvent {
     pub undo: Option<String>,
     /// Whether any part of the event's handling reads the payload.
     pub reads_payload: bool,
-}
-
-/// The acknowledgement of a success.
-#[derive(Debug)]
-pub enum Ack {
-    /// The event's own arguments, unchanged.
-    Args,
-    /// A value that the contract defines.
-    Value(Template),
 }
 
 /// The form of a payload.
@@ -371,8 +362,8 @@ pub struct Relay {
     pub to: Target,
     /// The name of the event that is sent: the client event's own name if the contract gives no other.
     pub event: String,
-    /// The data that is sent.
-    pub data: RelayData,
+    /// The arguments that are sent.
+    pub args: SentArgs,
     /// Excludes the sender's own socket.
     pub others: bool,
     /// Requires that the sender is in the room.
@@ -394,15 +385,15 @@ pub enum Target {
     Everyone,
 }
 
-/// The data that a relay sends.
+/// The arguments of an event or of an acknowledgement that the node sends.
 #[derive(Debug)]
-pub enum RelayData {
-    /// The event's own arguments. Their bytes are passed on unchanged.
-    Args,
+pub enum SentArgs {
+    /// The client event's own arguments. Their bytes are passed on unchanged.
+    Unchanged,
     /// The payload with these members added.
     Payload(Template),
-    /// A value that the contract defines.
-    Value(Template),
+    /// Values that the contract defines, one for each argument. A template without a value becomes `null`.
+    Values(Vec<Template>),
 }
 
 /// An event for the sender alone.
@@ -410,15 +401,15 @@ pub enum RelayData {
 pub struct Reply {
     /// The event's name.
     pub event: String,
-    /// The event's data. `None`: no argument. `Args`: all arguments of the client event, unchanged.
-    pub data: Option<RelayData>,
+    /// The event's arguments.
+    pub args: SentArgs,
 }
 
 /// The reaction to a hook's answer or to an error.
 #[derive(Debug)]
 pub struct Outcome {
-    /// A server event of this contract to publish, with its payload.
-    pub publish: Option<(String, Template)>,
+    /// A server event of this contract to publish, with its arguments.
+    pub publish: Option<(String, Vec<Template>)>,
     /// An event for the sender.
     pub reply: Option<Reply>,
     /// Whether, after an error, the reply is sent even if the acknowledgement carries the error.

@@ -1,6 +1,6 @@
 //! Finds out which parts of a contract read the payload. A payload that no part reads is passed on as bytes.
 
-use super::model::{Ack, ClientEvent, ErrorShape, Outcome, Relay, RelayData, ReplayPolicy, Reply, RoomRef, Target};
+use super::model::{ClientEvent, ErrorShape, Outcome, Relay, ReplayPolicy, Reply, RoomRef, SentArgs, Target};
 use super::path::Path;
 use super::rule::Rule;
 use super::template::Template;
@@ -36,29 +36,29 @@ impl Relay {
             Target::Address(path) => path.reads_payload(),
             Target::Shared | Target::Everyone => false,
         };
-        target || self.data.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
+        target || self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 }
 
-impl RelayData {
+impl SentArgs {
     fn reads_payload(&self) -> bool {
         match self {
-            Self::Args => false,
+            Self::Unchanged => false,
             Self::Payload(_) => true,
-            Self::Value(template) => template.reads_payload(),
+            Self::Values(templates) => templates.iter().any(Template::reads_payload),
         }
     }
 }
 
 impl Reply {
     fn reads_payload(&self) -> bool {
-        self.data.as_ref().is_some_and(RelayData::reads_payload)
+        self.args.reads_payload()
     }
 }
 
 impl Outcome {
     fn reads_payload(&self) -> bool {
-        self.publish.as_ref().is_some_and(|(_, data)| data.reads_payload())
+        self.publish.as_ref().is_some_and(|(_, args)| args.iter().any(Template::reads_payload))
             || self.reply.as_ref().is_some_and(Reply::reads_payload)
     }
 }
@@ -83,7 +83,7 @@ impl ClientEvent {
             || self.on_error.as_ref().is_some_and(Outcome::reads_payload)
             || self.presence.as_ref().is_some_and(Path::reads_payload)
             || self.metadata.as_ref().is_some_and(Path::reads_payload)
-            || matches!(&self.ack, Some(Ack::Value(ack)) if Template::reads_payload(ack))
+            || self.ack.as_ref().is_some_and(SentArgs::reads_payload)
             || errors.reads_payload()
     }
 }

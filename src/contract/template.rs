@@ -12,7 +12,7 @@ use super::scope::Scope;
 /// A JSON value whose strings may hold placeholders `{path}`. A string that consists of one placeholder becomes the
 /// value itself, with its type; in other strings, values are filled in as text. `{{` and `}}` stand for braces.
 ///
-/// If a placeholder has no value, its string is left out of the object or array.
+/// If a placeholder has no value, its string is left out of the object or array. The string `{null}` stands for `null`.
 #[derive(Debug, Clone)]
 pub struct Template(TemplateNode);
 
@@ -31,6 +31,9 @@ enum TextPart {
     Text(String),
     Path(Path),
 }
+
+/// The string that stands for `null`, which TOML does not have.
+const NULL: &str = "{null}";
 
 /// A mistake in a template: its key path in the value, and the problem.
 pub type TemplateMistake = (Vec<String>, String);
@@ -147,6 +150,9 @@ fn fold(node: TemplateNode) -> TemplateNode {
 }
 
 fn compile_text(text: &str) -> Result<TemplateNode, String> {
+    if text == NULL {
+        return Ok(TemplateNode::Fixed(Value::Null));
+    }
     let mut parts = Vec::new();
     for piece in split(text)? {
         parts.push(match piece {
@@ -326,6 +332,12 @@ mod tests {
         let template =
             json!({ "n": "{payload.n}", "l": ["{payload.list}"], "f": "{payload.flag}", "z": "{payload.none}" });
         assert_eq!(rendered(template, payload), json!({ "n": 7, "l": [[1]], "f": true, "z": null }));
+    }
+
+    #[test]
+    fn null_can_be_written() {
+        let template = json!({ "error": "{null}", "list": ["{null}", "{payload.none}"] });
+        assert_eq!(rendered(template, json!({})), json!({ "error": null, "list": [null] }));
     }
 
     #[test]

@@ -215,7 +215,7 @@ mod tests {
     }
 
     fn say(slot: &SessionSlot<Notes>, name: &str) {
-        slot.event(Event::encode::<u8>(name, &[]).unwrap(), None).unwrap();
+        slot.event(Event::encode(name, [(); 0]).unwrap(), None).unwrap();
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
         let notes = Arc::<Notes>::default();
         let slot = SessionSlot::new(notes.clone());
         let refuse = |name: &str| {
-            let event = Event::encode::<u8>(name, &[]).unwrap();
+            let event = Event::encode(name, [(); 0]).unwrap();
             slot.refuse(event, None, Refusal::new(Code::InvalidPayload, "no JSON")).unwrap();
         };
         say(&slot, "a");

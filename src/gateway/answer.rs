@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::context::{EventContext, scope_of_session};
 use super::plan::PerformedPlan;
-use super::relay::encode;
+use super::relay::{encode, encode_ack};
 use super::replay::ReplayOutcome;
 use super::{Gateway, GatewayClient, RequestedAck};
-use crate::contract::model::{Ack, Contract, Reply};
+use crate::contract::model::{Contract, Reply};
 use crate::contract::scope::Scope;
 use crate::error::Refusal;
 use crate::event::{Args, Event};
@@ -30,11 +30,10 @@ impl Gateway {
             }
         }
         let Some(id) = context.ack else { return };
-        let args = match &context.def.ack {
-            _ if done.ack.is_some() => Args::encode(done.ack.as_slice()).ok(),
-            Some(Ack::Args) => Some(Args::of(context.event)),
-            Some(Ack::Value(template)) => Args::encode(&[template.render(&scope)]).ok(),
-            None => Args::encode(&[default_ack(done)]).ok(),
+        let args = match (&done.ack, &context.def.ack) {
+            (Some(args), _) => Args::encode(args).ok(),
+            (None, Some(args)) => encode_ack(args, context, &scope),
+            (None, None) => Args::encode(&[default_ack(done)]).ok(),
         };
         if let Some(args) = args {
             self.ack(
@@ -108,10 +107,7 @@ impl Gateway {
         scope: &Scope<'_>,
         context: Option<&EventContext<'_>>,
     ) -> Option<Event> {
-        match &reply.data {
-            Some(data) => encode(&reply.event, data, context, scope),
-            None => Event::encode::<Value>(&reply.event, &[]).ok(),
-        }
+        encode(&reply.event, &reply.args, context, scope)
     }
 }
 

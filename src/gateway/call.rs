@@ -29,7 +29,7 @@ pub(super) struct AnswerPlan {
 }
 
 impl AnswerPlan {
-    /// Removes and returns the value that the answer puts into the acknowledgement.
+    /// Removes and returns the arguments that the answer gives the acknowledgement.
     pub(super) fn take_ack(&mut self) -> HookAck {
         self.answer.ack.take()
     }
@@ -84,7 +84,7 @@ impl Gateway {
         }
         for reply in std::mem::take(&mut answer.reply) {
             let encoded = check_name(&reply.event).and_then(|()| {
-                Event::encode(&reply.event, reply.data.as_slice())
+                Event::encode(&reply.event, &reply.args)
                     .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
             });
             match encoded {
@@ -134,17 +134,17 @@ impl Gateway {
         &self,
         contract: &Contract,
         event: &str,
-        data: &Template,
+        args: &[Template],
         scope: &Scope<'_>,
     ) -> Result<PlannedPublish, Refusal> {
-        let data = to_raw_value(&data.render(scope)).ok();
-        self.plan_publish(contract, HookPublish { event: event.to_owned(), data, params: None })
+        let args = args.iter().filter_map(|template| to_raw_value(&template.render(scope)).ok()).collect();
+        self.plan_publish(contract, HookPublish { event: event.to_owned(), args, params: None })
     }
 
     /// Publishes the event that `on_error` names after a refusal.
     pub(super) async fn follow_refusal(&self, context: &EventContext<'_>, outcome: &Outcome, scope: &Scope<'_>) {
-        let Some((event, data)) = &outcome.publish else { return };
-        match self.plan_follow(context.contract, event, data, scope) {
+        let Some((event, args)) = &outcome.publish else { return };
+        match self.plan_follow(context.contract, event, args, scope) {
             Ok(planned) => drop(self.parts.publisher.publish(planned, PublisherKind::Hook).await),
             Err(refusal) => self.log_bad_answer(context.contract, "on_error", &refusal),
         }
@@ -154,7 +154,7 @@ impl Gateway {
         self.parts.publisher.plan(&ContractPublish {
             contract: contract.name.to_string(),
             event: publish.event,
-            data: publish.data,
+            args: publish.args,
             params: publish.params.unwrap_or(Value::Null),
         })
     }
@@ -186,5 +186,5 @@ pub(super) fn caller(client: &GatewayClient, contract: &Arc<str>) -> Caller {
     }
 }
 
-/// The acknowledgement that a backend's answer carries, as undecoded JSON.
-pub(super) type HookAck = Option<Box<RawValue>>;
+/// The arguments of the acknowledgement that a backend's answer carries, as undecoded JSON.
+pub(super) type HookAck = Option<Vec<Box<RawValue>>>;

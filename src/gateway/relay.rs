@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 use super::Gateway;
 use super::context::{EventContext, EventRoom, with_room};
 use crate::contract::json_object::JsonObject;
-use crate::contract::model::{Relay, RelayData, Target};
+use crate::contract::model::{Relay, SentArgs, Target};
 use crate::contract::scope::Scope;
 use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
-use crate::event::Event;
+use crate::event::{Args, Event};
 use crate::protocol::{socket_room, user_room};
 use crate::publish::Outgoing;
 use crate::session::{LeaveEvent, RoomName};
@@ -127,30 +127,49 @@ impl Gateway {
 
 /// The event that a relay sends. `None` when the event cannot be encoded, which cannot happen with a checked contract.
 fn relay_event(relay: &Relay, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Event> {
-    encode(&relay.event, &relay.data, Some(context), scope)
+    encode(&relay.event, &relay.args, Some(context), scope)
 }
 
-/// Encodes an event with the data that the contract asks for. Attachments are kept if a placeholder in the data refers
-/// to them.
+/// Encodes an event with the arguments that the contract asks for. Attachments are kept if a placeholder in the arguments
+/// refers to them.
 pub(super) fn encode(
     name: &str,
-    data: &RelayData,
+    args: &SentArgs,
     context: Option<&EventContext<'_>>,
     scope: &Scope<'_>,
 ) -> Option<Event> {
     let event = context.map(|context| context.event);
-    let encoded = match data {
-        RelayData::Args => return Some(event?.renamed(name)),
-        RelayData::Payload(add) => Event::encode(name, &[with_members(context?, add, scope)?]),
-        RelayData::Value(template) => Event::encode(name, &[template.render(scope)]),
+    let encoded = match args {
+        SentArgs::Unchanged => return Some(event?.renamed(name)),
+        SentArgs::Payload(add) => Event::encode(name, &[with_members(context?, add, scope)?]),
+        SentArgs::Values(templates) => Event::encode(name, templates.iter().map(|template| template.render(scope))),
     };
     let encoded = encoded.ok()?;
     match event {
-        Some(event) if !event.attachments().is_empty() && encoded.text().contains("\"_placeholder\"") => {
+        Some(event) if refers_to_attachments(event, encoded.text()) => {
             Some(encoded.with_attachments(event.attachments().to_vec()))
         }
         _ => Some(encoded),
     }
+}
+
+/// Encodes the arguments of an acknowledgement in the same way.
+pub(super) fn encode_ack(args: &SentArgs, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Args> {
+    let event = context.event;
+    let encoded = match args {
+        SentArgs::Unchanged => return Some(Args::of(event)),
+        SentArgs::Payload(add) => Args::encode(&[with_members(context, add, scope)?]),
+        SentArgs::Values(templates) => Args::encode(templates.iter().map(|template| template.render(scope))),
+    };
+    let encoded = encoded.ok()?;
+    if refers_to_attachments(event, encoded.text()) {
+        return Some(Args::from_wire(encoded.text().clone(), event.attachments().to_vec()));
+    }
+    Some(encoded)
+}
+
+fn refers_to_attachments(event: &Event, encoded: &str) -> bool {
+    !event.attachments().is_empty() && encoded.contains("\"_placeholder\"")
 }
 
 /// The payload with the contract's members added. The client's own members are copied as text.

@@ -256,7 +256,7 @@ async fn a_backends_event_reaches_each_member_once_and_is_filled_in() {
     let publish = |data: Value| ContractPublish {
         contract: "test".into(),
         event: "news".into(),
-        data: Some(serde_json::value::to_raw_value(&data).unwrap()),
+        args: vec![serde_json::value::to_raw_value(&data).unwrap()],
         params: Value::Null,
     };
     let both =
@@ -326,7 +326,7 @@ async fn only_clients_whose_token_ends_are_in_the_list_and_none_stays() {
 async fn the_future_of_an_event_is_small() {
     let it = Bench::new().await;
     let someone = it.connect("a").await;
-    let event = Event::encode::<u8>("say", &[]).unwrap();
+    let event = Event::encode("say", [(); 0]).unwrap();
     let handling = it.gateway.handle(&someone.client, &event, None, std::time::Instant::now());
     let bytes = size_of_val(&handling);
     assert!(bytes <= 2560, "{bytes} bytes");

@@ -150,7 +150,7 @@ mod tests {
     use crate::event::Event;
 
     fn page(epoch: u64, offsets: std::ops::RangeInclusive<u64>) -> HistoryPage {
-        let event = Event::encode::<u8>("e", &[]).unwrap();
+        let event = Event::encode("e", [(); 0]).unwrap();
         let (first, last) = (*offsets.start(), *offsets.end());
         let events = offsets.map(|offset| (offset, event.clone())).collect();
         HistoryPage { epoch, first_offset: first, last_offset: last, complete: true, events }

@@ -150,7 +150,7 @@ mod tests {
                 let (history, emitted) = (history.clone(), emitted.clone());
                 tokio::spawn(async move {
                     let rooms = if task % 2 == 0 { vec![keeping("a"), keeping("b")] } else { vec![keeping("a")] };
-                    let event = Event::encode::<u8>("e", &[]).unwrap();
+                    let event = Event::encode("e", [(); 0]).unwrap();
                     for _ in 0..100 {
                         let recorded = history.record(&rooms, &event).await;
                         tokio::task::yield_now().await;
@@ -168,7 +168,7 @@ mod tests {
     #[tokio::test]
     async fn event_without_a_history_is_recorded_nowhere_and_at_once() {
         let history = History::in_memory(Arc::new(Metrics::new()));
-        let event = Event::encode::<u8>("e", &[]).unwrap();
+        let event = Event::encode("e", [(); 0]).unwrap();
         assert_eq!(history.record(&[], &event).await.stamps, []);
     }
 }

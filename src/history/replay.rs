@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_begins_where_the_client_is_or_with_what_is_kept() {
-        let events = vec![(1500, Event::encode::<u8>("e", &[]).unwrap())];
+        let events = vec![(1500, Event::encode("e", [(); 0]).unwrap())];
         let page = HistoryPage { epoch: 7, first_offset: 201, last_offset: 1500, complete: true, events };
         let first = |replay, since: Option<(u64, u64)>| {
             let since = since.map(|(epoch, offset)| HistoryStart { epoch: Some(epoch), offset });

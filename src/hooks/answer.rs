@@ -26,8 +26,8 @@ const MAX_MESSAGE_BYTES: usize = 512;
 /// Values stay encoded: they pass through to clients as the backend wrote them.
 #[derive(Debug, Clone, Default)]
 pub struct HookAnswer {
-    /// The value for the client's acknowledgement.
-    pub ack: Option<Box<RawValue>>,
+    /// The arguments of the client's acknowledgement. `None`: the contract says them.
+    pub ack: Option<Vec<Box<RawValue>>>,
     /// Events for the caller alone, in order.
     pub reply: Vec<HookReply>,
     /// Rooms that the caller's socket is to join, by name.
@@ -47,27 +47,73 @@ pub struct HookAnswer {
 
 /// An event for the caller.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "ReplyBody")]
 pub struct HookReply {
     /// The event's name.
     pub event: String,
-    /// The event's payload; `None`: no argument.
-    #[serde(default, deserialize_with = "present")]
-    pub data: Option<Box<RawValue>>,
+    /// The event's arguments.
+    pub args: Vec<Box<RawValue>>,
 }
 
 /// A server event of the contract.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "PublishBody")]
 pub struct HookPublish {
     /// The event's name.
     pub event: String,
-    /// The event's payload; `None`: no argument.
-    #[serde(default, deserialize_with = "present")]
-    pub data: Option<Box<RawValue>>,
+    /// The event's arguments. The first is the payload that the contract checks.
+    pub args: Vec<Box<RawValue>>,
     /// Routing data that clients never see.
-    #[serde(default)]
     pub params: Option<Value>,
+}
+
+/// An event for the caller as a backend writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplyBody {
+    event: String,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    args: Option<Vec<Box<RawValue>>>,
+}
+
+/// A server event as a backend writes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PublishBody {
+    event: String,
+    #[serde(default, deserialize_with = "present")]
+    data: Option<Box<RawValue>>,
+    args: Option<Vec<Box<RawValue>>>,
+    #[serde(default)]
+    params: Option<Value>,
+}
+
+impl TryFrom<ReplyBody> for HookReply {
+    type Error = &'static str;
+
+    fn try_from(ReplyBody { event, data, args }: ReplyBody) -> Result<Self, Self::Error> {
+        Ok(Self { event, args: one_or_several(data, args)? })
+    }
+}
+
+impl TryFrom<PublishBody> for HookPublish {
+    type Error = &'static str;
+
+    fn try_from(PublishBody { event, data, args, params }: PublishBody) -> Result<Self, Self::Error> {
+        Ok(Self { event, args: one_or_several(data, args)?, params })
+    }
+}
+
+/// The arguments of an event that has either one argument, `data`, or a list of arguments, `args`.
+fn one_or_several(
+    data: Option<Box<RawValue>>,
+    args: Option<Vec<Box<RawValue>>>,
+) -> Result<Vec<Box<RawValue>>, &'static str> {
+    match (data, args) {
+        (Some(_), Some(_)) => Err("an event has either `data` or `args`"),
+        (data, args) => Ok(args.unwrap_or_else(|| data.into_iter().collect())),
+    }
 }
 
 #[derive(Deserialize)]
@@ -76,6 +122,7 @@ struct AnswerBody {
     ok: bool,
     #[serde(deserialize_with = "present")]
     ack: Option<Box<RawValue>>,
+    ack_args: Option<Vec<Box<RawValue>>>,
     reply: Vec<HookReply>,
     join: Vec<String>,
     leave: Vec<String>,
@@ -90,6 +137,7 @@ impl Default for AnswerBody {
         Self {
             ok: true,
             ack: None,
+            ack_args: None,
             reply: Vec::new(),
             join: Vec::new(),
             leave: Vec::new(),
@@ -131,7 +179,11 @@ impl HookAnswer {
             return Err(HookError::Refused(wire.denial()?));
         }
         let ttl = wire.ttl()?;
-        let AnswerBody { ack, reply, join, leave, publish, metadata, .. } = wire;
+        let AnswerBody { ack, ack_args, reply, join, leave, publish, metadata, .. } = wire;
+        if ack.is_some() && ack_args.is_some() {
+            return Err(bad("it has `ack` and `ack_args`".into()));
+        }
+        let ack = ack_args.or_else(|| ack.map(|ack| vec![ack]));
         Ok(Self { ack, reply, join, leave, publish, metadata, ttl, unremembered: None })
     }
 

@@ -23,7 +23,7 @@ pub const BATCH_TIME: Duration = Duration::from_secs(30);
 
 body! {
     /// An event of a contract.
-    #[schemars(rename = "Event")]
+    #[schemars(rename = "Event", extend("not" = { "required": ["data", "args"] }))]
     pub struct EventRequest {
         /// The contract's name.
         contract: NameText,
@@ -33,6 +33,10 @@ body! {
         /// no argument.
         #[schemars(with = "Option<Value>", extend("default" = null))]
         data: Payload,
+        /// The arguments, if the event has several or none; not together with `data`. The first is the payload that the
+        /// contract checks and completes.
+        #[schemars(with = "Option<Vec<Value>>")]
+        args: Option<Vec<Box<RawValue>>>,
         /// Values for the names of the contract's rooms. Clients never receive them.
         params: Option<Map<String, Value>>,
         /// Makes the publish idempotent: within `api.idempotency_ttl`, a request with the same id, contract and content
@@ -186,10 +190,14 @@ fn out_of_time() -> ApiError {
 }
 
 async fn one(call: &ApiCall, body: EventRequest) -> Result<PublishResponse, ApiError> {
+    let args = match (body.data.0, body.args) {
+        (Some(_), Some(_)) => return Err(fields::invalid(Vec::new()).at("args", "must not stand beside data")),
+        (data, args) => args.unwrap_or_else(|| data.into_iter().collect()),
+    };
     let publish = ContractPublish {
         contract: body.contract.0,
         event: body.event.0,
-        data: body.data.0,
+        args,
         params: body.params.map(Value::Object).unwrap_or_default(),
     };
     if !call.caller.permits(&publish.contract) {

@@ -100,8 +100,8 @@ fn run_to_end<'a>(
 
 /// The bytes that must be equal for two publishes to be the same.
 fn fingerprint(publish: &ContractPublish) -> Vec<u8> {
-    let data = publish.data.as_ref().map_or("", |data| data.get());
-    format!("{}\0{}\0{data}", publish.event, publish.params).into_bytes()
+    let args: Vec<&str> = publish.args.iter().map(|arg| arg.get()).collect();
+    format!("{}\0{}\0{}", publish.event, publish.params, args.join("\0")).into_bytes()
 }
 
 /// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
@@ -162,7 +162,7 @@ rooms = ["all"]
 
     fn publish(event: &str) -> ContractPublish {
         let (contract, event) = ("c".to_owned(), event.to_owned());
-        ContractPublish { contract, event, data: None, params: serde_json::Value::Null }
+        ContractPublish { contract, event, args: Vec::new(), params: serde_json::Value::Null }
     }
 
     fn id() -> Option<String> {

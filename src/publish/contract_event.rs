@@ -24,8 +24,8 @@ pub struct ContractPublish {
     pub contract: String,
     /// The name of one of the contract's server events.
     pub event: String,
-    /// The payload, not decoded. `None`: the event has no argument.
-    pub data: Option<Box<RawValue>>,
+    /// The arguments, not decoded. The first is the payload that the contract checks and completes.
+    pub args: Vec<Box<RawValue>>,
     /// Routing data that clients never see.
     pub params: Value,
 }
@@ -112,16 +112,19 @@ fn prepare(
 ) -> Result<Outgoing, Refusal> {
     let user = User::anonymous();
     let now = SystemTime::now();
+    let data = publish.args.first().map(|data| &**data);
     let mut accepted = Accepted::default();
     if def.reads_payload() {
-        let given = publish.data.as_ref().map_or(Ok(Value::Null), |data| crate::json::read(data.get()));
+        let given = data.map_or(Ok(Value::Null), |data| crate::json::read(data.get()));
         let given = given.map_err(|_| Refusal::new(Code::InvalidPayload, "data is not JSON"))?;
         let mut scope = Scope::new(&user, &Value::Null, now);
-        (scope.params, scope.text) = (&publish.params, publish.data.as_deref());
+        (scope.params, scope.text) = (&publish.params, data);
         accepted = def.accept(given, &scope)?;
     }
-    let text = accepted.text.as_deref().or(publish.data.as_deref());
-    let event = encode(&publish.event, text.as_slice())?;
+    let text = accepted.text.as_deref().or(data);
+    let further = publish.args.iter().skip(1).map(|arg| &**arg);
+    let event = Event::encode(&publish.event, text.into_iter().chain(further))
+        .map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))?;
     let mut scope = Scope::new(&user, &accepted.payload, now);
     (scope.params, scope.text) = (&publish.params, text);
     let rooms = rooms_of(namespace, contract, &def.rooms, &scope)?;
@@ -163,8 +166,4 @@ fn rooms_of(
 /// The refusal that a client or backend gets when a room's name cannot be built.
 pub fn room_refusal(key: &str, error: &RoomNameError) -> Refusal {
     Refusal::new(Code::InvalidRoom, format!("the name of the room {key:?} cannot be made: {error}"))
-}
-
-fn encode(name: &str, args: &[&RawValue]) -> Result<Event, Refusal> {
-    Event::encode(name, args).map_err(|error| Refusal::new(Code::InvalidPayload, error.to_string()))
 }

@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(merge(HistoryPage { complete: false, ..whole.clone() }), Err(RecoveryFailure::Incomplete));
         assert_eq!(merge(HistoryPage { last_offset: 9, ..whole }), Err(RecoveryFailure::TooMuch));
         assert_eq!(merge(page(4, &[event(1, &[]), event(2, &[]), event(3, &[])])), Err(RecoveryFailure::TooMuch));
-        let unmarked = Event::encode::<u8>("e", &[]).unwrap();
+        let unmarked = Event::encode("e", [(); 0]).unwrap();
         assert_eq!(merge(page(4, &[unmarked])), Err(RecoveryFailure::Incomplete));
     }
 }

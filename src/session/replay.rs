@@ -281,7 +281,7 @@ mod tests {
             let rooms: Vec<RoomName> = rooms.iter().map(|&room| room.into()).collect();
             let stamps: Vec<_> =
                 stamps.iter().map(|&(room, epoch, offset)| Stamp { room: room.into(), epoch, offset }).collect();
-            let event = Event::encode::<u8>(name, &[]).unwrap();
+            let event = Event::encode(name, [(); 0]).unwrap();
             let mine = self.rooms;
             self.replays.deliver(&self.wire, &event, &rooms, &stamps, &|room| mine.contains(&room)).unwrap()
         }
@@ -349,7 +349,7 @@ mod tests {
         for _ in 0..MAX_REPLAY_BACKLOG {
             it.deliver("x", &["a"], &[]);
         }
-        let event = Event::encode::<u8>("x", &[]).unwrap();
+        let event = Event::encode("x", [(); 0]).unwrap();
         let refused = it.replays.deliver(&it.wire, &event, &["a".into()], &[], &|_| true);
         assert_eq!(refused, Err(SendError::Full));
         assert_eq!(it.end("a", 1, 0), HeldRelease::Done { lost: 1 }, "and what was lost is told");

@@ -303,7 +303,7 @@ async fn acknowledgements_that_are_awaited_of_one_client_are_bounded(engine: Kin
     let session = node.gate.rooms.recipients("/", &["r".into()], &[]).remove(0);
     let ask = || {
         let (reply, said) = oneshot::channel();
-        session.ask(&Event::encode::<u8>("q", &[]).unwrap(), reply).map(|()| said)
+        session.ask(&Event::encode("q", [(); 0]).unwrap(), reply).map(|()| said)
     };
     let waiting: Vec<_> = (0..MAX_ASKED).map(|_| ask().unwrap()).collect();
     assert_eq!(ask().unwrap_err(), SendError::Full);

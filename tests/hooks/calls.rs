@@ -18,7 +18,7 @@ async fn a_call_is_a_signed_cloud_event_and_its_answer_comes_back() {
     let (hooks, metrics) = hooks(&backend.url());
     let payload = RawValue::from_string(r#"{"generationId":  "g1"}"#.into()).unwrap();
     let answer = hooks.call(HOOK, event().payload(Some(payload))).await.unwrap();
-    assert_eq!(answer.ack.unwrap().get(), r#"{"done":true}"#);
+    assert_eq!(answer.ack.unwrap()[0].get(), r#"{"done":true}"#);
     assert_eq!(answer.metadata["plan"], "pro");
 
     let seen = &backend.seen()[0];

@@ -218,8 +218,8 @@ impl Node {
 
     /// Publishes an event of a contract, as a backend does.
     pub async fn publish_event(&self, contract: &str, event: &str, data: &Value) -> Published {
-        let data = Some(serde_json::value::to_raw_value(data).unwrap());
-        let publish = ContractPublish { contract: contract.into(), event: event.into(), data, params: Value::Null };
+        let args = vec![serde_json::value::to_raw_value(data).unwrap()];
+        let publish = ContractPublish { contract: contract.into(), event: event.into(), args, params: Value::Null };
         self.publisher.contract_event(publish, PublisherKind::Api).await.unwrap()
     }
 }

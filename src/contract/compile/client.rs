@@ -6,11 +6,11 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde_json::Value;
 
+use super::Compiler;
 use super::site::ExpressionSite;
-use super::{Compiler, empty};
 use crate::contract::document::KeyPath;
 use crate::contract::file;
-use crate::contract::model::{Ack, ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, RelayData, Reply, Target};
+use crate::contract::model::{ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, Reply, SentArgs, Target};
 use crate::suggest::{nearest, one_of_quoted};
 
 impl Compiler<'_> {
@@ -80,7 +80,7 @@ impl Compiler<'_> {
                 .map(|outcome| self.outcome(&key_path.key("on_error"), outcome, ExpressionSite::Failure)),
             presence,
             metadata,
-            ack: raw.ack.and_then(|ack| self.ack(&key_path.key("ack"), ack)),
+            ack: self.sent_args(key_path, ["ack", "ack_args"], (raw.ack, raw.ack_args), ExpressionSite::Client),
             limit: self.rate(&key_path.key("limit"), raw.limit),
             throttle,
             undo: raw.undo,
@@ -146,7 +146,7 @@ impl Compiler<'_> {
             self.check_event_name(&key_path.key("event"), event);
         }
         let when = self.rule(&key_path.key("when"), raw.when, ExpressionSite::Client);
-        let data = self.relay_data(key_path, raw.data, raw.add);
+        let args = self.relay_args(key_path, (raw.data, raw.args), raw.add);
         let member = raw.member.unwrap_or_default();
         if member && raw.room.is_none() {
             let problem = "only a room has members";
@@ -156,26 +156,33 @@ impl Compiler<'_> {
         Some(Relay {
             to,
             event: raw.event.unwrap_or_else(|| name.to_owned()),
-            data: data?,
+            args: args?,
             others: raw.others.unwrap_or_default(),
             member,
             when,
         })
     }
 
-    fn relay_data(&mut self, key_path: &KeyPath, data: Option<Value>, add: Option<Value>) -> Option<RelayData> {
-        match (data, add) {
-            (None, None) => Some(RelayData::Args),
-            (Some(data), None) => self.data(&key_path.key("data"), data, ExpressionSite::Client),
-            (None, Some(add)) => {
-                self.members(&key_path.key("add"), add, ExpressionSite::Client).map(RelayData::Payload)
-            }
-            (Some(_), Some(_)) => {
-                let remedy = "take out `data` to add to the payload, or `add` to send a value of its own";
-                self.note_mistake(&key_path.key("add"), "`data` and `add` cannot be combined", remedy);
-                None
+    fn relay_args(
+        &mut self,
+        key_path: &KeyPath,
+        (data, args): (Option<Value>, Option<Vec<Value>>),
+        add: Option<Value>,
+    ) -> Option<SentArgs> {
+        let Some(add) = add else {
+            return match (data, args) {
+                (None, None) => Some(SentArgs::Unchanged),
+                given => self.sent_args(key_path, ["data", "args"], given, ExpressionSite::Client),
+            };
+        };
+        for (key, given) in [("data", data.is_some()), ("args", args.is_some())] {
+            if given {
+                let remedy = format!("take out `{key}` to add to the payload, or `add` to send values of its own");
+                self.note_mistake(&key_path.key("add"), format!("`{key}` and `add` cannot be combined"), remedy);
+                return None;
             }
         }
+        self.members(&key_path.key("add"), add, ExpressionSite::Client).map(SentArgs::Payload)
     }
 
     fn target(
@@ -213,7 +220,7 @@ impl Compiler<'_> {
             replies.extend(match reply {
                 file::ReplyRefSpec::Event(event) => {
                     self.check_event_name(&key_path, &event);
-                    Some(Reply { event, data: None })
+                    Some(Reply { event, args: SentArgs::Values(Vec::new()) })
                 }
                 file::ReplyRefSpec::Table(reply) => self.reply(&key_path, reply, ExpressionSite::Client),
             });
@@ -240,30 +247,24 @@ impl Compiler<'_> {
         if let Some(event) = &raw.reply {
             self.check_event_name(&key_path.key("reply"), event);
         }
-        if raw.publish.is_some() && raw.data.is_none() {
-            self.note_mistake(key_path, "the published event has no `data`", "add `data`");
+        if raw.publish.is_some() && raw.data.is_none() && raw.args.is_none() {
+            self.note_mistake(key_path, "the published event has no `data`", "add `data`, or `args`");
         }
-        let data_place = key_path.key("data");
-        let reply_data = raw.data.clone().and_then(|data| self.data(&data_place, data, sees));
-        let data = match &reply_data {
-            Some(RelayData::Value(template)) => template.clone(),
-            Some(RelayData::Args) if raw.publish.is_some() => {
-                self.note_mistake(&data_place, "what is published is a value", "write a table");
-                empty()
+        let args = self.sent_args(key_path, ["data", "args"], (raw.data, raw.args), sees);
+        let args = args.unwrap_or_else(|| SentArgs::Values(Vec::new()));
+        let published = match &args {
+            SentArgs::Values(templates) => templates.clone(),
+            _ => {
+                if raw.publish.is_some() {
+                    self.note_mistake(&key_path.key("data"), "what is published is a value", "write a table");
+                }
+                Vec::new()
             }
-            _ => empty(),
         };
         Outcome {
-            publish: raw.publish.map(|event| (event, data)),
-            reply: raw.reply.map(|event| Reply { event, data: reply_data }),
+            publish: raw.publish.map(|event| (event, published)),
+            reply: raw.reply.map(|event| Reply { event, args }),
             always: raw.always.unwrap_or_default(),
         }
-    }
-
-    fn ack(&mut self, key_path: &KeyPath, raw: Value) -> Option<Ack> {
-        if raw == "*" {
-            return Some(Ack::Args);
-        }
-        self.template(key_path, raw, ExpressionSite::Client).map(Ack::Value)
     }
 }

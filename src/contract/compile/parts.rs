@@ -9,7 +9,7 @@ use super::Compiler;
 use super::site::ExpressionSite;
 use crate::contract::document::KeyPath;
 use crate::contract::file::{self, OneOrMany};
-use crate::contract::model::{HookCall, RelayData, Reply, RoomRef};
+use crate::contract::model::{HookCall, Reply, RoomRef, SentArgs};
 use crate::contract::path::Path;
 use crate::contract::rule::Rule;
 use crate::contract::schema::Schema;
@@ -325,22 +325,48 @@ impl Compiler<'_> {
 
     pub(super) fn reply(&mut self, key_path: &KeyPath, raw: file::ReplySpec, sees: ExpressionSite) -> Option<Reply> {
         self.check_event_name(&key_path.key("event"), &raw.event);
-        let data = match raw.data {
-            None => None,
-            Some(data) => Some(self.data(&key_path.key("data"), data, sees)?),
+        let args = match (raw.data, raw.args) {
+            (None, None) => SentArgs::Values(Vec::new()),
+            given => self.sent_args(key_path, ["data", "args"], given, sees)?,
         };
-        Some(Reply { event: raw.event, data })
+        Some(Reply { event: raw.event, args })
     }
 
-    /// Compiles the data of a relay: `"*"` means all arguments, anything else is a template.
-    pub(super) fn data(&mut self, key_path: &KeyPath, data: Value, sees: ExpressionSite) -> Option<RelayData> {
-        if data != "*" {
-            return self.template(key_path, data, sees).map(RelayData::Value);
+    /// Compiles the arguments of an event or an acknowledgement. The first of `keys` names one argument, and `"*"` there
+    /// means all arguments of the client's event. The second of `keys` lists the arguments. `None` if neither is given,
+    /// or if there is a mistake.
+    pub(super) fn sent_args(
+        &mut self,
+        key_path: &KeyPath,
+        [one, list]: [&str; 2],
+        given: (Option<Value>, Option<Vec<Value>>),
+        sees: ExpressionSite,
+    ) -> Option<SentArgs> {
+        match given {
+            (None, None) => None,
+            (Some(value), None) if value == "*" => {
+                if sees == ExpressionSite::Connect {
+                    let problem = "the sender's arguments are not available here";
+                    self.note_mistake(&key_path.key(one), problem, "write a value");
+                }
+                Some(SentArgs::Unchanged)
+            }
+            (Some(value), None) => {
+                self.template(&key_path.key(one), value, sees).map(|template| SentArgs::Values(vec![template]))
+            }
+            (None, Some(values)) => {
+                let places = values.into_iter().enumerate();
+                let templates: Vec<_> =
+                    places.map(|(at, value)| self.template(&key_path.key(list).index(Some(at)), value, sees)).collect();
+                templates.into_iter().collect::<Option<Vec<_>>>().map(SentArgs::Values)
+            }
+            (Some(_), Some(_)) => {
+                let problem = format!("`{one}` and `{list}` cannot be combined");
+                let remedy = format!("write `{one}` for one argument, or `{list}` for a list of arguments");
+                self.note_mistake(&key_path.key(list), problem, remedy);
+                None
+            }
         }
-        if sees == ExpressionSite::Connect {
-            self.note_mistake(key_path, "the sender's arguments are not available here", "write a value");
-        }
-        Some(RelayData::Args)
     }
 }
 

@@ -36,6 +36,8 @@ pub struct ClientEventSpec {
     /// The acknowledgement of success: a value with placeholders, or "*" for the event's own arguments. Default: {
     /// success = true }, with the room if one was joined or left.
     pub ack: Option<Value>,
+    /// The acknowledgement of success, if it has several arguments or none: a list of values with placeholders.
+    pub ack_args: Option<Vec<Value>>,
     /// The rate limit per socket, such as "10/s burst 20". Default: no limit.
     pub limit: Option<String>,
     /// Repetitions within this time are acknowledged and not relayed.
@@ -86,6 +88,8 @@ pub struct RelaySpec {
     pub event: Option<String>,
     /// The payload: a value with placeholders, or "*" for the event's own arguments, unchanged. Default: "*".
     pub data: Option<Value>,
+    /// The arguments, if the event has several or none: a list of values with placeholders.
+    pub args: Option<Vec<Value>>,
     /// Members that are added to the payload.
     pub add: Option<Value>,
     /// Whether the sender's own socket does not receive it. Default: false.
@@ -116,6 +120,9 @@ pub struct ReplySpec {
     /// The event's payload, or "*" for the client event's own arguments, unchanged. Default: none.
     #[serde(default)]
     pub data: Option<Value>,
+    /// The event's arguments, if it has several: a list of values with placeholders.
+    #[serde(default)]
+    pub args: Option<Vec<Value>>,
 }
 
 /// What happens after a hook's answer, or after an error.
@@ -128,6 +135,8 @@ pub struct OutcomeSpec {
     pub reply: Option<String>,
     /// The payload of both events.
     pub data: Option<Value>,
+    /// The arguments of both events, if they have several: a list of values with placeholders.
+    pub args: Option<Vec<Value>>,
     /// Only in on_error: the reply is sent even if an acknowledgement reports the error. Default: false.
     pub always: Option<bool>,
 }

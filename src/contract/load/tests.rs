@@ -60,7 +60,12 @@ relay   = [
   { room = "user", to = "payload.to" },                         #! client."a:b".relay[0]: it has several recipients
   { everyone = true, data = "{params.x}", add = { a = 1 } },    #! `data` and `add` cannot be combined
   { shared = true, member = true, data = "{params.x}" },        #! only a room has members #! `{params.x}` has no value here: only backends give params
+  { everyone = true, data = 1, args = [1] },                    #! `data` and `args` cannot be combined
+  { everyone = true, args = [1], add = { a = 1 } },             #! `args` and `add` cannot be combined
+  { everyone = true, args = [1, "{payload.x", "{params.y}"] },  #! relay[5].args[1]: #! `{params.y}` has no value here
 ]
+ack      = true
+ack_args = [true]                                               #! `ack` and `ack_args` cannot be combined
 on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! the published event has no `data`
 undo     = "a:x"                                                #! there is no client event "a:x"; did you mean "a:b"?
 throttle = { every = "1s", keep = "last" }                      #! write "first"

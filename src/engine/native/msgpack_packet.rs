@@ -85,7 +85,7 @@ impl MsgpackPacket {
             return Err(MalformedPacket::MessagePack);
         }
         let name = reader.key()?;
-        Event::encode::<()>(&name, &[]).map_err(|_| MalformedPacket::MessagePack)
+        Event::encode(&name, [(); 0]).map_err(|_| MalformedPacket::MessagePack)
     }
 }
 

@@ -26,17 +26,38 @@ fn an_empty_body_and_an_empty_object_agree() {
 }
 
 #[test]
+fn events_and_acknowledgement_can_have_several_arguments_or_none() {
+    let answer = parse(
+        r#"{"ack_args":[null, 1.50],"reply":[{"event":"a","args":[1, [2]]},{"event":"b","args":[]}],
+            "publish":[{"event":"c","args":[{"x":1},"y"]}]}"#,
+    )
+    .unwrap();
+    let texts = |args: &[Box<RawValue>]| args.iter().map(|arg| arg.get().to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts(&answer.ack.unwrap()), ["null", "1.50"]);
+    assert_eq!(texts(&answer.reply[0].args), ["1", "[2]"]);
+    assert!(answer.reply[1].args.is_empty());
+    assert_eq!(texts(&answer.publish[0].args), [r#"{"x":1}"#, r#""y""#]);
+    for both in [
+        r#"{"ack":1,"ack_args":[1]}"#,
+        r#"{"reply":[{"event":"a","data":1,"args":[1]}]}"#,
+        r#"{"publish":[{"event":"a","data":1,"args":[1]}]}"#,
+    ] {
+        assert!(matches!(parse(both), Err(HookError::BadAnswer(_))), "{both}");
+    }
+}
+
+#[test]
 fn every_member_is_read_and_values_stay_to_the_byte() {
     let answer = parse(
         r#"{"ok":true,"ack":{"n": 1.50},"reply":[{"event":"a","data":[1, 2]},{"event":"b"}],"join":["r1"],"leave":["r2"],
             "publish":[{"event":"c","data":{"x": 1e3},"params":{"userId":"u"}}],"metadata":{"plan":"pro"},"ttl":30}"#,
     )
     .unwrap();
-    assert_eq!(answer.ack.unwrap().get(), r#"{"n": 1.50}"#);
-    assert_eq!(answer.reply[0].data.as_ref().unwrap().get(), "[1, 2]");
-    assert!(answer.reply[1].data.is_none());
+    assert_eq!(answer.ack.unwrap()[0].get(), r#"{"n": 1.50}"#);
+    assert_eq!(answer.reply[0].args[0].get(), "[1, 2]");
+    assert!(answer.reply[1].args.is_empty());
     assert_eq!((answer.join, answer.leave), (vec!["r1".to_owned()], vec!["r2".to_owned()]));
-    assert_eq!(answer.publish[0].data.as_ref().unwrap().get(), r#"{"x": 1e3}"#);
+    assert_eq!(answer.publish[0].args[0].get(), r#"{"x": 1e3}"#);
     assert_eq!(answer.publish[0].params.as_ref().unwrap()["userId"], "u");
     assert_eq!(answer.metadata["plan"], "pro");
     assert_eq!(answer.ttl, Some(Duration::from_secs(30)));
@@ -44,7 +65,7 @@ fn every_member_is_read_and_values_stay_to_the_byte() {
 
 #[test]
 fn a_null_ack_is_an_ack() {
-    assert_eq!(parse(r#"{"ack":null}"#).unwrap().ack.unwrap().get(), "null");
+    assert_eq!(parse(r#"{"ack":null}"#).unwrap().ack.unwrap()[0].get(), "null");
 }
 
 #[test]
@@ -166,7 +187,7 @@ proptest! {
     fn an_ack_passes_through_to_the_byte(value in json(), spaces in " {0,3}") {
         let text = format!("[{spaces}{value}{spaces}]");
         let answer = parse(&format!(r#"{{"ack":{text}}}"#)).unwrap();
-        let ack = answer.ack.unwrap();
+        let ack = answer.ack.unwrap().remove(0);
         prop_assert_eq!(ack.get(), text);
     }
 }

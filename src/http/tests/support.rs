@@ -40,7 +40,7 @@ impl Publishing for FakePublisher {
         publish: ContractPublish,
         id: Option<String>,
     ) -> BoxFuture<'_, Result<BackendPublished, Refusal>> {
-        let data = publish.data.as_ref().map_or("-", |data| data.get());
+        let data = publish.args.first().map_or("-", |data| data.get());
         let line = format!("{}/{} {data} {} {:?}", publish.contract, publish.event, publish.params, id);
         self.0.lock().unwrap().push(line);
         async move {

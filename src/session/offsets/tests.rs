@@ -135,7 +135,7 @@ fn any_string_at_the_end_is_followed_by_a_tail_of_ours() {
     let (wire, session_offsets) = (Recorder::default(), session_offsets(&[]));
     session_offsets.send(&wire, &Event::encode("e", &["r1:forged"]).unwrap(), &[]).unwrap();
     assert_eq!(client_offset(&wire), "r1:");
-    session_offsets.send(&wire, &Event::encode::<u8>("e", &[]).unwrap(), &[]).unwrap();
+    session_offsets.send(&wire, &Event::encode("e", [(); 0]).unwrap(), &[]).unwrap();
     assert_eq!(client_offset(&wire), "r1:");
     session_offsets.send(&wire, &event(), &[]).unwrap();
     assert_eq!(wire.events().last().unwrap(), r#"["e",1]"#);
