@@ -4,11 +4,14 @@
 //! node without Redis, presence answers questions from the index itself. With Redis, each node writes its own sessions
 //! there under a lease: see `docs/presence.md`.
 
+mod announce;
 mod local;
+mod member;
 mod memory;
 mod page;
 mod policy;
 mod redis;
+mod roster;
 mod users;
 
 use std::sync::Arc;
@@ -16,10 +19,12 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use serde_json::Value;
 
+pub use announce::RoomChanges;
+pub use member::{MemberKey, RoomMember};
 pub use memory::in_memory;
-use policy::RoomChangeListener;
-pub use policy::{MemberChange, Policies, RoomChange, RoomMember};
+pub use policy::{MemberChange, Policies, RoomChange};
 pub use redis::in_redis;
+pub use roster::Roster;
 
 use crate::directory::{Directory, DirectoryFuture};
 use crate::room::Rooms;
@@ -27,6 +32,9 @@ use crate::session::{RoomName, Session, Watcher};
 
 /// Maximum size of a status, as JSON, in bytes.
 pub const MAX_STATUS_BYTES: usize = 1024;
+
+/// Maximum size of the metadata that one list of a room's members shows, as JSON, in bytes.
+const MAX_ROSTER_BYTES: usize = 1024 * 1024;
 
 /// Maximum number of rooms in the answer of [`Presence::shared_rooms`].
 pub const MAX_SHARED_ROOMS: usize = 10_000;
@@ -40,7 +48,7 @@ pub struct PresenceRecorder {
     start: Box<Start>,
 }
 
-type Start = dyn FnOnce(Arc<Rooms>, RoomChangeListener) -> Arc<dyn Presence> + Send;
+type Start = dyn FnOnce(Arc<Rooms>) -> (Arc<dyn Presence>, RoomChanges) + Send;
 
 impl PresenceRecorder {
     /// The half of presence to which the index of rooms reports every change.
@@ -48,12 +56,11 @@ impl PresenceRecorder {
         self.watcher.clone()
     }
 
-    /// Creates presence from the index that reports to this recorder, and begins to announce joins and leaves. `tell`
-    /// is called when a member joins or leaves a room whose contract asks for that event: at most once for each join or
-    /// leave, and in order for each room and member. It is called on a task of presence and must not block. Must be
-    /// called within a Tokio runtime.
-    pub fn start(self, rooms: Arc<Rooms>, tell: impl Fn(RoomChange) + Send + Sync + 'static) -> Arc<dyn Presence> {
-        (self.start)(rooms, Box::new(tell))
+    /// Creates presence from the index that reports to this recorder. Also returns the changes of rooms whose contracts
+    /// ask for announcements: each join or leave at most once, and in order for each room and member. Must be called
+    /// within a Tokio runtime.
+    pub fn start(self, rooms: Arc<Rooms>) -> (Arc<dyn Presence>, RoomChanges) {
+        (self.start)(rooms)
     }
 }
 
@@ -75,7 +82,11 @@ pub trait Presence: Directory {
     /// The rooms of all sockets of a user. Another user who is in one of these rooms shares a room with this user.
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms>;
 
-    /// Waits until all changes before this call are written. Returns false if they could not be written.
+    /// The members of a room that lists its members, at most `most` of them, the one that joined first first. While
+    /// Redis is unavailable, the answer has the members of this node only.
+    fn roster<'a>(&'a self, namespace: &'a str, room: &'a str, most: usize) -> BoxFuture<'a, Roster>;
+
+    /// Waits until all changes before this call are written and announced. Returns false if they could not be written.
     fn settle(&self) -> BoxFuture<'_, bool>;
 
     /// Removes this node's sessions from the cluster's presence, and stops.

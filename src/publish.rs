@@ -4,6 +4,7 @@ mod conflate;
 pub mod contract_event;
 mod counters;
 mod foreign;
+mod members;
 mod membership;
 pub mod plain;
 mod record;
@@ -26,6 +27,7 @@ use crate::contract::model::{Contract, Namespace, RecoveryPolicy, ServerEvent};
 use crate::event::Event;
 use crate::history::History;
 use crate::order::ConflationOrder;
+use crate::presence::Presence;
 use crate::session::{RoomName, Session};
 use crate::telemetry::metrics::Metrics;
 use crate::throttle::{ThrottleKey, Throttles};
@@ -289,17 +291,21 @@ pub struct PublisherParts {
     pub throttles: Throttles,
     /// The histories of rooms.
     pub history: Arc<History>,
+    /// The members of rooms, over the whole cluster.
+    pub presence: Arc<dyn Presence>,
     /// The node's metrics.
     pub metrics: Arc<Metrics>,
 }
 
 #[cfg(test)]
 impl PublisherParts {
-    /// The parts of a publisher for a node without Redis.
+    /// The parts of a publisher for a node without Redis and without presence.
     pub fn alone(namespaces: &[Arc<Namespace>], delivery: Arc<dyn Delivery>, metrics: Arc<Metrics>) -> Self {
         let throttles = Throttles::new(None, metrics.clone());
         let history = Arc::new(History::in_memory(metrics.clone()));
-        Self { namespaces: namespaces.to_vec(), delivery, throttles, history, metrics }
+        let (presence, _) = crate::presence::in_memory("alone", Default::default(), Duration::ZERO, metrics.clone())
+            .start(Arc::default());
+        Self { namespaces: namespaces.to_vec(), delivery, throttles, history, presence, metrics }
     }
 }
 

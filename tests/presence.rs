@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use roomcast::directory::{CountOf, DirectoryError, PageRequest};
-use roomcast::presence::MemberChange;
+use roomcast::presence::{MemberChange, Roster};
 use serde_json::json;
 
-use crate::support::presence::{World, all_pages, eventually_async, keys};
+use crate::support::presence::{Told, World, all_pages, eventually_async, keys};
 
 const NS: &str = "/";
 
@@ -27,6 +27,8 @@ everywhere!(
     connection_is_shown_whole,
     user_with_several_sockets_is_told_of_once,
     anonymous_users_are_members_but_not_users,
+    roster_has_users_in_the_order_of_their_joins,
+    roster_of_sockets_shows_their_metadata_within_its_bounds,
     pages_of_connections_are_bounded_in_bytes,
     status_is_the_newest_and_outlives_the_last_socket,
     shared_rooms_are_those_of_all_sockets,
@@ -152,7 +154,7 @@ async fn user_with_several_sockets_is_told_of_once(world: World) {
     }
     world.connect(7, "bob").join("told:1");
     world.settle().await;
-    world.eventually_told(&[("told:1", "ann", MemberChange::Joined), ("told:1", "bob", MemberChange::Joined)]).await;
+    world.eventually_told(&[("told:1", "ann", Told::Joined), ("told:1", "bob", Told::Joined)]).await;
     sockets[0].leave("told:1");
     sockets[1..5].iter().for_each(|socket| socket.close());
     world.settle().await;
@@ -161,12 +163,11 @@ async fn user_with_several_sockets_is_told_of_once(world: World) {
     world.settle().await;
     world
         .eventually_told(&[
-            ("told:1", "ann", MemberChange::Joined),
-            ("told:1", "bob", MemberChange::Joined),
-            ("told:1", "ann", MemberChange::Left),
+            ("told:1", "ann", Told::Joined),
+            ("told:1", "bob", Told::Joined),
+            ("told:1", "ann", Told::Left),
         ])
         .await;
-    assert!(world.all_told().iter().all(|told| &*told.event == "came" || &*told.event == "went"));
     world.end().await;
 }
 
@@ -189,7 +190,67 @@ async fn anonymous_users_are_members_but_not_users(world: World) {
     keys.sort();
     let [first, second] = &keys;
     let each = |what| [("told:1", first.as_str(), what), ("told:1", second.as_str(), what)];
-    world.eventually_told(&[each(MemberChange::Joined), each(MemberChange::Left)].concat()).await;
+    world.eventually_told(&[each(Told::Joined), each(Told::Left)].concat()).await;
+    world.end().await;
+}
+
+async fn roster_has_users_in_the_order_of_their_joins(world: World) {
+    let sockets: Vec<_> =
+        ["ann", "bob", "ann", "cid"].iter().enumerate().map(|(n, user)| world.connect(n, user)).collect();
+    for socket in &sockets {
+        socket.join("told:1");
+        socket.join("quiet");
+        // Joins in the same millisecond have no order.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    world.settle().await;
+    let listed = |most| {
+        let world = &world;
+        async move {
+            let rosters =
+                futures_util::future::join_all(world.nodes.iter().map(|node| node.presence.roster(NS, "told:1", most)));
+            let rosters = rosters.await;
+            assert!(rosters.windows(2).all(|pair| pair[0] == pair[1]), "{rosters:?}");
+            let Roster { count, members, partial } = rosters[0].clone();
+            assert!(!partial);
+            (count, members.iter().map(|member| member.key.id().to_string()).collect::<Vec<_>>().join(" "))
+        }
+    };
+    assert_eq!(listed(10).await, (3, "ann bob cid".to_owned()));
+    assert_eq!(listed(2).await, (3, "ann bob".to_owned()));
+    assert_eq!(listed(0).await, (3, String::new()));
+    sockets[0].close();
+    sockets[1].leave("told:1");
+    world.settle().await;
+    assert_eq!(listed(10).await, (2, "ann cid".to_owned()), "ann has another socket");
+    sockets[2].leave("told:1");
+    sockets[1].join("told:1");
+    world.settle().await;
+    assert_eq!(listed(10).await, (2, "cid bob".to_owned()));
+    assert_eq!(world.nodes[0].presence.roster(NS, "quiet", 10).await, Roster::default(), "the room lists no members");
+    world.end().await;
+}
+
+async fn roster_of_sockets_shows_their_metadata_within_its_bounds(world: World) {
+    let note = "x".repeat(15_000);
+    let sockets: Vec<_> = (0..80).map(|n| world.connect(n, "ann")).collect();
+    for (n, socket) in sockets.iter().enumerate() {
+        socket.join("seen:1");
+        socket.set_metadata(&json!({ "n": n, "note": if n == 0 { "" } else { &note } }));
+    }
+    world.settle().await;
+    for node in &world.nodes {
+        let roster = node.presence.roster(NS, "seen:1", 1000).await;
+        assert_eq!((roster.count, roster.partial), (80, false));
+        assert!((60..80).contains(&roster.members.len()), "{}", roster.members.len());
+        for member in &roster.members {
+            assert_eq!((member.user_id.as_deref(), member.key.id()), (Some("ann"), &member.socket_id));
+            assert_eq!(format!("s{:04}", member.metadata["n"].as_u64().unwrap()), *member.socket_id);
+        }
+    }
+    let changes = world.all_told();
+    let metadata = changes.iter().filter(|change| change.what == MemberChange::Metadata).count();
+    assert_eq!((metadata, changes.len()), (80, 160));
     world.end().await;
 }
 
@@ -343,11 +404,15 @@ async fn redis_that_was_away_learns_what_happened_meanwhile() {
     assert_eq!(presence.connection(NS, "nobody").await, Err(DirectoryError::Unavailable));
     assert!(presence.connection(NS, &sessions[2].id()).await.unwrap().is_some(), "it is here");
     assert!(presence.shared_rooms(NS, "u2").await.partial);
+    let here = presence.roster(NS, "told:1", 100).await;
+    assert_eq!((here.count, here.members.len(), here.partial), (5, 5, true));
     world.server_mut().restart();
     for node in &world.nodes {
         eventually_async("everybody is counted", Duration::from_secs(10), || async {
             let count = node.presence.count(NS, CountOf::Room("told:1")).await;
+            let roster = node.presence.roster(NS, "told:1", 100).await;
             count.is_ok_and(|count| count.connections == 9 && !count.partial)
+                && (roster.count, roster.members.len(), roster.partial) == (9, 9, false)
         })
         .await;
     }
@@ -373,6 +438,8 @@ async fn outage_tells_nobody_left_and_joined() {
     .await;
     tokio::time::sleep(world.heartbeat * 3).await;
     assert_eq!(world.told().len(), before, "{:?}", &world.told()[before..]);
+    let roster = presence.roster(NS, "told:1", 100).await;
+    assert_eq!((roster.count, roster.members.len(), roster.partial), (10, 10, false));
     world.end().await;
 }
 

@@ -87,7 +87,7 @@ impl Compiler<'_> {
         let name = self.name();
         let errors = self.errors();
         self.rooms = self.compile_rooms(&name);
-        Contract {
+        let contract = Contract {
             namespace: self.namespace(),
             summary: self.text("summary").unwrap_or_default(),
             source: self.document.file.clone(),
@@ -104,7 +104,9 @@ impl Compiler<'_> {
             rooms: self.rooms.clone(),
             errors,
             name,
-        }
+        };
+        self.check_lists(&contract.server);
+        contract
     }
 
     /// Reports a mistake.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use events::*;
 
-use super::model::{AtExpiry, AuthMode, PresencePolicy, RejectPolicy, ReplayPolicy, UnknownEvent};
+use super::model::{AtExpiry, AuthMode, MemberUnit, RejectPolicy, ReplayPolicy, UnknownEvent};
 
 /// One application: the events that its clients and backends may send, and its rooms with the rules of who may join.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -248,8 +248,31 @@ pub struct HistorySpec {
 pub enum PresenceSpec {
     /// `true`: presence is recorded, and no event announces it. `false`: it is not recorded.
     Kept(bool),
-    /// Presence is recorded, and events announce it to the room.
-    Told(PresencePolicy),
+    /// Presence is recorded, members are listed, and events announce them to the room.
+    Told(PresenceTableSpec),
+}
+
+/// The members of a room: the events that announce them, and what lists of members show.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PresenceTableSpec {
+    /// Whether all sockets of a user are one member, or each socket is one. Default: user.
+    pub each: Option<MemberUnit>,
+    /// The event when a member joins the room with its first socket: its name, or a table. Default: none.
+    pub joined: Option<ReplyRefSpec>,
+    /// The event when a member leaves the room with its last socket: its name, or a table. Default: none.
+    pub left: Option<ReplyRefSpec>,
+    /// The event when the list of members is another one: its name, or a table. Default: none.
+    pub changed: Option<ReplyRefSpec>,
+    /// Whether the member itself does not get `joined`. Default: false.
+    pub others: Option<bool>,
+    /// The minimum time between two `changed` events of a room. Default: 250ms.
+    pub every: Option<String>,
+    /// What a list shows of a member: a value with placeholders. Default: "{member.id}".
+    pub show: Option<Value>,
+    /// Maximum number of members that a list shows. Default: 100.
+    #[schemars(range(min = 1, max = 1000))]
+    pub most: Option<u32>,
 }
 
 /// A room of the contract: its key, or a table.

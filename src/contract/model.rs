@@ -239,7 +239,7 @@ pub struct RoomDef {
     pub call: Option<HookCall>,
     /// Which events a history keeps, and which of them a joining client gets.
     pub history: Option<HistoryPolicy>,
-    /// Whether the room's members are tracked in the cluster's presence, and which events report changes to clients.
+    /// Whether the room's members are tracked in the cluster's presence, and which events announce them to clients.
     pub presence: Option<PresencePolicy>,
     /// The time without events after which a room is forgotten, with its history.
     pub idle: Option<Duration>,
@@ -277,16 +277,39 @@ pub enum ReplayPolicy {
     Since,
 }
 
-/// Events that announce a room's members.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+/// The members of a room: what a member is, which events announce members, and what a list of members shows.
+#[derive(Debug, Clone, PartialEq)]
 pub struct PresencePolicy {
-    /// The event when a user's first socket joins the room.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
-    pub joined: Option<String>,
-    /// The event when a user's last socket leaves the room.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
-    pub left: Option<String>,
+    /// Whether the node keeps a list of the room's members. False for `presence = true`: then the members are only
+    /// recorded for the HTTP API.
+    pub listed: bool,
+    /// What counts as one member.
+    pub each: MemberUnit,
+    /// The event when a member joins the room: with its first socket.
+    pub joined: Option<Reply>,
+    /// The event when a member leaves the room: with its last socket.
+    pub left: Option<Reply>,
+    /// The event when the list of members is another one.
+    pub changed: Option<Reply>,
+    /// Whether the member itself does not get `joined`.
+    pub others: bool,
+    /// The minimum time between two `changed` events of a room.
+    pub every: Duration,
+    /// What lists show of a member.
+    pub show: Template,
+    /// Maximum number of members that a list shows.
+    pub most: usize,
+}
+
+/// What counts as one member of a room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MemberUnit {
+    /// All sockets of a user together. Each socket of an anonymous user counts separately.
+    #[default]
+    User,
+    /// Each socket separately.
+    Socket,
 }
 
 /// A reference of an event to a room of the contract.
@@ -316,6 +339,8 @@ pub struct ClientEvent {
     pub join: Vec<RoomRef>,
     /// Rooms that the client leaves.
     pub leave: Vec<RoomRef>,
+    /// The room that the event is about. The client must be in it.
+    pub room: Option<RoomRef>,
     /// Events that are sent on to other clients.
     pub relay: Vec<Relay>,
     /// Events that the sender gets.
@@ -340,6 +365,17 @@ pub struct ClientEvent {
     pub undo: Option<String>,
     /// Whether any part of the event's handling reads the payload.
     pub reads_payload: bool,
+    /// Which parts of the event's handling use the members of its room.
+    pub members: MembersUse,
+}
+
+/// Which parts of an event's handling use the members of the event's room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MembersUse {
+    /// Rules that are evaluated before anything is done.
+    pub checks: bool,
+    /// Events and acknowledgements that are sent when the event has joined and left its rooms.
+    pub sends: bool,
 }
 
 /// The form of a payload.
@@ -386,7 +422,7 @@ pub enum Target {
 }
 
 /// The arguments of an event or of an acknowledgement that the node sends.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SentArgs {
     /// The client event's own arguments. Their bytes are passed on unchanged.
     Unchanged,
@@ -397,12 +433,14 @@ pub enum SentArgs {
 }
 
 /// An event for the sender alone.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// The event's name.
     pub event: String,
     /// The event's arguments.
     pub args: SentArgs,
+    /// The event is sent only if this rule holds.
+    pub when: Option<Rule>,
 }
 
 /// The reaction to a hook's answer or to an error.

@@ -10,8 +10,8 @@ use super::scope::Scope;
 use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
-/// `user.authenticated`, `user.anonymous`, `socket.id`, `vars`, `room`, `rooms`, `now`, `now_ms`, `event.id`,
-/// `error.code`, `error.message` and `error.retryAfterMs`.
+/// `user.authenticated`, `user.anonymous`, `socket.id`, `vars`, `room`, `rooms`, `members`, `others`, `count`,
+/// `member`, `now`, `now_ms`, `event.id`, `error.code`, `error.message` and `error.retryAfterMs`.
 ///
 /// A number selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,14 @@ pub enum Root {
     Room,
     /// All rooms that the event joins, leaves or is sent to.
     Rooms,
+    /// The members of the room, as the contract shows them.
+    Members,
+    /// The members of the room without the sender.
+    Others,
+    /// The number of the room's members.
+    Count,
+    /// The member that an event of presence is about.
+    Member,
     /// The time, in ISO 8601 in UTC with milliseconds.
     Now,
     /// The time in ms of Unix time.
@@ -73,6 +81,10 @@ const ROOTS: &[(&str, Root, bool)] = &[
     ("vars", Root::Vars, true),
     ("room", Root::Room, false),
     ("rooms", Root::Rooms, true),
+    ("members", Root::Members, true),
+    ("others", Root::Others, true),
+    ("count", Root::Count, false),
+    ("member", Root::Member, true),
     ("now", Root::Now, false),
     ("now_ms", Root::NowMs, false),
     ("event.id", Root::EventId, false),
@@ -129,6 +141,11 @@ impl Path {
         self.root == Root::Payload
     }
 
+    /// Whether the path leads to the members of a room.
+    pub fn reads_members(&self) -> bool {
+        matches!(self.root, Root::Members | Root::Others | Root::Count)
+    }
+
     /// Looks up the value of the path; `None` when there is no value. An anonymous user has no id.
     pub fn find(&self, scope: &Scope<'_>) -> Option<Value> {
         self.find_in(scope).map(Cow::into_owned)
@@ -150,6 +167,10 @@ impl Path {
             Root::Vars => text(&scope.vars.iter().find(|(name, _)| self.variable() == Some(name))?.1),
             Root::Room => text(scope.room?),
             Root::Rooms => self.select(strings(scope.rooms)),
+            Root::Members => self.descend(&scope.members?.shown),
+            Root::Others => self.select(scope.members?.others()),
+            Root::Count => Some(Cow::Owned(Value::from(scope.members?.count))),
+            Root::Member => self.descend(scope.member?),
             Root::Now => text(&iso8601(scope.now)),
             Root::NowMs => Some(Cow::Owned(Value::from(unix_millis(scope.now)))),
             Root::EventId => text(scope.event_id()),

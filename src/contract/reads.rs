@@ -1,6 +1,9 @@
-//! Finds out which parts of a contract read the payload. A payload that no part reads is passed on as bytes.
+//! Finds out which parts of a contract read the payload, and which use the members of a room. A payload that no part
+//! reads is passed on as bytes; members that no part uses are not looked up.
 
-use super::model::{ClientEvent, ErrorShape, Outcome, Relay, ReplayPolicy, Reply, RoomRef, SentArgs, Target};
+use super::model::{
+    ClientEvent, ErrorShape, MembersUse, Outcome, Relay, ReplayPolicy, Reply, RoomRef, SentArgs, Target,
+};
 use super::path::Path;
 use super::rule::Rule;
 use super::template::Template;
@@ -48,11 +51,25 @@ impl SentArgs {
             Self::Values(templates) => templates.iter().any(Template::reads_payload),
         }
     }
+
+    /// Whether the arguments use the members of a room.
+    pub fn reads_members(&self) -> bool {
+        match self {
+            Self::Unchanged => false,
+            Self::Payload(template) => template.reads_members(),
+            Self::Values(templates) => templates.iter().any(Template::reads_members),
+        }
+    }
 }
 
 impl Reply {
     fn reads_payload(&self) -> bool {
-        self.args.reads_payload()
+        self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
+    }
+
+    /// Whether the event uses the members of a room.
+    pub fn reads_members(&self) -> bool {
+        self.args.reads_members() || self.when.as_ref().is_some_and(Rule::needs_members)
     }
 }
 
@@ -76,6 +93,7 @@ impl ClientEvent {
             || self.require.as_ref().is_some_and(Rule::reads_payload)
             || self.join.iter().any(RoomRef::join_reads_payload)
             || self.leave.iter().any(RoomRef::reads_payload)
+            || self.room.as_ref().is_some_and(RoomRef::reads_payload)
             || self.relay.iter().any(Relay::reads_payload)
             || self.reply.iter().any(Reply::reads_payload)
             || self.call.is_some()
@@ -85,5 +103,15 @@ impl ClientEvent {
             || self.metadata.as_ref().is_some_and(Path::reads_payload)
             || self.ack.as_ref().is_some_and(SentArgs::reads_payload)
             || errors.reads_payload()
+    }
+    /// Computes [`ClientEvent::members`] when the contract is compiled.
+    pub(super) fn finds_members_used(&self) -> MembersUse {
+        let follows = self.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
+        MembersUse {
+            checks: self.relay.iter().any(|relay| relay.when.as_ref().is_some_and(Rule::needs_members)),
+            sends: self.relay.iter().any(|relay| relay.args.reads_members())
+                || self.reply.iter().chain(follows).any(Reply::reads_members)
+                || self.ack.as_ref().is_some_and(SentArgs::reads_members),
+        }
     }
 }

@@ -12,9 +12,10 @@ use super::scope::Scope;
 
 /// A compiled CEL expression that answers yes or no.
 ///
-/// Variables are `user`, `payload`, `params`, `socket`, `now`, `room` and `vars`; beside CEL's own functions there are
-/// `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A member that is missing
-/// makes the comparison around it fail, not the whole rule: `a.missing == x || other` still asks `other`.
+/// Variables are `user`, `payload`, `params`, `socket`, `now`, `room`, `vars`, `members` and `count`; beside CEL's own
+/// functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A member
+/// that is missing makes the comparison around it fail, not the whole rule: `a.missing == x || other` still asks
+/// `other`.
 #[derive(Debug, Clone)]
 pub struct Rule(Arc<Compiled>);
 
@@ -68,6 +69,11 @@ impl Rule {
     /// Whether the rule uses `owner(room)` or `owned(room)`, so that the owner must be looked up first.
     pub fn needs_owner(&self) -> bool {
         self.0.uses.owner
+    }
+
+    /// Whether the rule uses the members of the room, so that they must be looked up first.
+    pub fn needs_members(&self) -> bool {
+        self.0.uses.members
     }
 
     /// Whether the rule reads the payload.

@@ -25,6 +25,28 @@ pub struct SocketScope<'a> {
     pub connected_at: SystemTime,
 }
 
+/// The members of a room, as rules and templates see them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RoomMembersScope {
+    /// The number of members.
+    pub count: u64,
+    /// The members as the contract shows them: an array. It may be shorter than `count`.
+    pub shown: Value,
+    /// The index in `shown` of the client that sent the event, if the array has that client.
+    pub own: Option<usize>,
+}
+
+impl RoomMembersScope {
+    /// The members without the client that sent the event.
+    pub fn others(&self) -> Value {
+        let mut others = self.shown.clone();
+        if let (Value::Array(others), Some(own)) = (&mut others, self.own) {
+            others.remove(own);
+        }
+        others
+    }
+}
+
 /// The data that templates and rules can read while one event is handled.
 #[derive(Clone)]
 pub struct Scope<'a> {
@@ -47,6 +69,10 @@ pub struct Scope<'a> {
     pub vars: &'a [(String, String)],
     /// All rooms that the event joins, leaves or is sent to.
     pub rooms: &'a [String],
+    /// The members of the room. Read only where the contract uses them.
+    pub members: Option<&'a RoomMembersScope>,
+    /// The member that an event of presence is about.
+    pub member: Option<&'a Value>,
     /// The room's owner, as a backend recorded it. Looked up before the rule is evaluated.
     pub owner: Option<&'a str>,
     /// The error, if there is one, with its code as the contract's clients know it.
@@ -70,6 +96,8 @@ impl<'a> Scope<'a> {
             room: None,
             vars: &[],
             rooms: &[],
+            members: None,
+            member: None,
             owner: None,
             error: None,
             capabilities: None,

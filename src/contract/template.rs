@@ -13,10 +13,10 @@ use super::scope::Scope;
 /// value itself, with its type; in other strings, values are filled in as text. `{{` and `}}` stand for braces.
 ///
 /// If a placeholder has no value, its string is left out of the object or array. The string `{null}` stands for `null`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Template(TemplateNode);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum TemplateNode {
     Fixed(Value),
     Path(Path),
@@ -100,6 +100,11 @@ impl Template {
     /// Whether the template reads the payload.
     pub fn reads_payload(&self) -> bool {
         self.paths().into_iter().any(|(_, path)| path.reads_payload())
+    }
+
+    /// Whether the template uses the members of a room.
+    pub fn reads_members(&self) -> bool {
+        self.paths().into_iter().any(|(_, path)| path.reads_members())
     }
 
     /// Whether the template is an object.

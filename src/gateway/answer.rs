@@ -19,12 +19,11 @@ impl Gateway {
     /// Sends the replies of an event that succeeded, then the acknowledgement.
     pub(super) fn succeed(&self, context: &EventContext<'_>, scope: &Scope<'_>, done: &PerformedPlan) {
         let session = &context.client.session;
-        let mut scope = scope.clone();
-        scope.room = done.rooms.first().map(String::as_str);
-        scope.rooms = &done.rooms;
+        let scope = done.scope(scope);
         context.counters.received.inc();
         let follows = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
-        for reply in context.def.reply.iter().chain(follows) {
+        let holds = |reply: &&Reply| reply.when.as_ref().is_none_or(|rule| rule.holds(&scope));
+        for reply in context.def.reply.iter().chain(follows).filter(holds) {
             if let Some(event) = self.reply_event(reply, &scope, Some(context)) {
                 self.send(session, &event);
             }

@@ -241,8 +241,9 @@ impl Gateway {
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
         for contract in &client.namespace.contracts {
-            if let Some(event) = contract.connect.greet.as_ref().and_then(|greet| self.reply_event(greet, &scope, None))
-            {
+            let greet = contract.connect.greet.as_ref();
+            let greet = greet.filter(|greet| greet.when.as_ref().is_none_or(|rule| rule.holds(&scope)));
+            if let Some(event) = greet.and_then(|greet| self.reply_event(greet, &scope, None)) {
                 self.send(&client.session, &event);
             }
         }

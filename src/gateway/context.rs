@@ -39,6 +39,7 @@ impl<'a> EventContext<'a> {
 }
 
 /// A room that an event is about.
+#[derive(Clone)]
 pub(super) struct EventRoom {
     pub(super) def: Arc<RoomDef>,
     pub(super) name: RoomName,

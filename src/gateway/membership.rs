@@ -66,6 +66,20 @@ impl Gateway {
         Ok(Some(EventRoom { def: of.room.clone(), name: name.into(), vars }))
     }
 
+    /// Resolves the room that an event is about. Refuses a client that is not in the room.
+    pub(super) fn place_of_member(
+        &self,
+        client: &GatewayClient,
+        of: &RoomRef,
+        scope: &Scope<'_>,
+    ) -> Result<Option<EventRoom>, Refusal> {
+        let place = self.place(client, of, scope)?;
+        match &place {
+            Some(place) if !client.session.is_in(&place.name) => Err(not_in(&place.name)),
+            _ => Ok(place),
+        }
+    }
+
     /// Checks that the client's number of rooms stays within its limit after these joins.
     pub(super) fn check_rooms(&self, client: &GatewayClient, joins: &[EventRoom]) -> Result<(), Refusal> {
         let session = &client.session;
@@ -137,6 +151,11 @@ impl Gateway {
         scope: &Scope<'_>,
     ) -> Result<bool, Refusal> {
         let mut scope = with_room(scope, &place.name, &place.vars);
+        let members = match scope.members {
+            None if rule.needs_members() => Box::pin(self.members(client, place)).await,
+            _ => None,
+        };
+        scope.members = scope.members.or(members.as_ref());
         if !rule.needs_owner() {
             return Ok(rule.holds(&scope));
         }
@@ -196,4 +215,9 @@ impl Gateway {
     pub(super) fn take_out(&self, session: &Session, room: &RoomName) {
         self.parts.publisher.take_out(self.rooms(), session, room);
     }
+}
+
+/// The refusal that a client gets which is not in a room.
+pub(super) fn not_in(room: &str) -> Refusal {
+    Refusal::new(Code::AuthorizationFailed, format!("you are not in {room:?}; join it first"))
 }

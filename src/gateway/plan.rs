@@ -27,6 +27,8 @@ pub(super) use perform::PerformedPlan;
 pub(super) struct Plan<'a> {
     joins: Vec<JoinPermit>,
     leaves: Vec<EventRoom>,
+    /// The room that an event is about which joins and leaves none.
+    about: Option<Box<EventRoom>>,
     relays: Vec<PlannedRelay<'a>>,
     /// The parts that few events have. Boxed, because the future of every event contains a plan.
     more: Option<Box<RareParts>>,
@@ -54,11 +56,43 @@ impl Gateway {
         self.check_rooms(context.client, &joins)?;
         let joins =
             if joins.is_empty() { Vec::new() } else { Box::pin(self.permit_joins(context, joins, scope)).await? };
-        let relays = self.plan_relays(context, scope).await?;
-        if let Some(rule) = &def.require {
-            self.require(context, rule, joins.first().map(JoinPermit::place).or(leaves.first()), scope).await?;
+        let about = match &def.room {
+            Some(of) => self.place_of_member(context.client, of, scope)?.map(Box::new),
+            None => None,
+        };
+        let plan = Plan { joins, leaves, about, relays: Vec::new(), more: None };
+        if def.members.checks {
+            return Box::pin(self.check_among_members(context, plan, scope)).await;
         }
-        let mut plan = Plan { joins, leaves, relays, more: None };
+        self.check_rest(context, plan, scope).await
+    }
+
+    /// Checks the rest of an event whose rules use the members of its room.
+    async fn check_among_members<'a>(
+        &self,
+        context: &EventContext<'a>,
+        plan: Plan<'a>,
+        scope: &Scope<'_>,
+    ) -> Result<Plan<'a>, Refusal> {
+        let members = match plan.place() {
+            Some(place) => self.members(context.client, place).await,
+            None => None,
+        };
+        let scope = Scope { members: members.as_ref(), ..scope.clone() };
+        self.check_rest(context, plan, &scope).await
+    }
+
+    async fn check_rest<'a>(
+        &self,
+        context: &EventContext<'a>,
+        mut plan: Plan<'a>,
+        scope: &Scope<'_>,
+    ) -> Result<Plan<'a>, Refusal> {
+        let def = context.def;
+        plan.relays = self.plan_relays(context, scope).await?;
+        if let Some(rule) = &def.require {
+            self.require(context, rule, plan.place(), scope).await?;
+        }
         if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() {
             plan.more = Some(Box::pin(self.check_more(context, &plan, scope)).await?);
         }
@@ -108,6 +142,12 @@ impl Plan<'_> {
     fn room_names(&self) -> Vec<String> {
         let joined = self.joins.iter().map(JoinPermit::place);
         joined.chain(&self.leaves).map(|place| place.name.to_string()).collect()
+    }
+
+    /// The room that the event is about: the first that it joins, else the first that it leaves, else the room that the
+    /// contract names.
+    fn place(&self) -> Option<&EventRoom> {
+        self.joins.first().map(JoinPermit::place).or(self.leaves.first()).or(self.about.as_deref())
     }
 }
 

@@ -1,10 +1,10 @@
-//! Statuses of users, and the events that announce joins and leaves in a room.
+//! Statuses of users, and the members of rooms.
 
 use serde_json::Value;
 
-use super::Gateway;
-use super::context::EventContext;
-use crate::contract::scope::Scope;
+use super::context::{EventContext, EventRoom};
+use super::{Gateway, GatewayClient};
+use crate::contract::scope::{RoomMembersScope, Scope};
 use crate::error::{Code, Refusal};
 use crate::presence::{MAX_STATUS_BYTES, may_have_status};
 use crate::protocol::is_reserved_room;
@@ -19,6 +19,12 @@ impl Gateway {
         }
         let text = format!("a status has at most {MAX_STATUS_BYTES} bytes, and belongs to a user");
         Err(Refusal::new(Code::InvalidPayload, text))
+    }
+
+    /// The members of a room, as its contract shows them. `None` if the contract lists no members.
+    pub(super) async fn members(&self, client: &GatewayClient, place: &EventRoom) -> Option<RoomMembersScope> {
+        let (path, session) = (&client.namespace.path, Some(&*client.session));
+        self.parts.publisher.members_of(path, &place.def, &place.name, &place.vars, session).await
     }
 
     /// The rooms of all sockets of the event's user. While Redis is unavailable, the rooms of this socket are still

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::Gateway;
 use super::context::{EventContext, EventRoom, with_room};
+use super::membership::not_in;
 use crate::contract::json_object::JsonObject;
 use crate::contract::model::{Relay, SentArgs, Target};
 use crate::contract::scope::Scope;
@@ -57,8 +58,7 @@ impl Gateway {
             Target::Room(of) => {
                 let Some(place) = self.place(context.client, of, scope)? else { return Ok(None) };
                 if relay.member && !session.is_in(&place.name) {
-                    let text = format!("you are not in {:?}; join it first", place.name);
-                    return Err(Refusal::new(Code::AuthorizationFailed, text));
+                    return Err(not_in(&place.name));
                 }
                 (Some(vec![place.name.clone()]), Some(place))
             }

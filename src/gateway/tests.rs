@@ -116,7 +116,7 @@ impl Bench {
         let recorder = presence::in_memory("test", Policies::default(), hour, metrics.clone());
         let paths = namespaces.iter().map(|namespace| namespace.path.clone());
         let rooms = Arc::new(Rooms::new(paths).watched_by(recorder.watcher()));
-        let presence = recorder.start(rooms.clone(), |_| {});
+        let (presence, _) = recorder.start(rooms.clone());
         let delivery = Arc::new(RoomDelivery::new(rooms.clone(), metrics.clone()));
         let parts = crate::publish::PublisherParts::alone(&namespaces, delivery, metrics.clone());
         let history = parts.history.clone();

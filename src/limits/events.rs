@@ -197,6 +197,7 @@ mod tests {
             require: None,
             join: Vec::new(),
             leave: Vec::new(),
+            room: None,
             relay: Vec::new(),
             reply: Vec::new(),
             call: None,
@@ -209,6 +210,7 @@ mod tests {
             throttle: None,
             undo: None,
             reads_payload: false,
+            members: Default::default(),
         })
     }
 

@@ -69,10 +69,11 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
         None => Cluster::alone(&ground.id, rooms.clone()),
     };
     let history = Arc::new(ground.by_redis(History::in_redis, History::in_memory));
-    let publisher =
-        publisher(&ground, Broadcaster::new(&rooms, &cluster, &ground.contracts, &ground.metrics), &history);
+    let (presence, changes) = recorder.start(rooms.clone());
+    let broadcaster = Broadcaster::new(&rooms, &cluster, &ground.contracts, &ground.metrics);
+    let publisher = publisher(&ground, broadcaster, &history, &presence);
     let announcer = publisher.clone();
-    let presence = recorder.start(rooms.clone(), move |change| announcer.announce(change));
+    tokio::spawn(changes.for_each(move |change| announcer.clone().announce(change)));
     let shared = SharedParts {
         publisher,
         owners: Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory)),
@@ -172,12 +173,18 @@ fn is_older(session: &Session, taken: &MovedSession) -> bool {
     session.offsets().is_some_and(|offsets| offsets.generation() < taken.generation)
 }
 
-fn publisher(ground: &BaseParts<'_>, broadcaster: Arc<Broadcaster>, history: &Arc<History>) -> Arc<Publisher> {
+fn publisher(
+    ground: &BaseParts<'_>,
+    broadcaster: Arc<Broadcaster>,
+    history: &Arc<History>,
+    presence: &Arc<dyn Presence>,
+) -> Arc<Publisher> {
     Publisher::new(publish::PublisherParts {
         namespaces: ground.namespaces.clone(),
         delivery: broadcaster,
         throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
         history: history.clone(),
+        presence: presence.clone(),
         metrics: ground.metrics.clone(),
     })
 }

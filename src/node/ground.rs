@@ -79,7 +79,7 @@ impl<'a> BaseParts<'a> {
 
     /// The half of presence to which the index of rooms reports.
     pub(super) fn recorder(&self) -> PresenceRecorder {
-        let (config, policies) = (&self.config.presence, Policies::new(&self.contracts));
+        let (config, policies) = (&self.config.presence, Policies::new(&self.namespaces));
         self.by_redis(
             |redis, metrics| presence::in_redis(config, redis, &self.id, self.paths(), policies.clone(), metrics),
             |metrics| presence::in_memory(&self.id, policies.clone(), config.status_ttl.get(), metrics),

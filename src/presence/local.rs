@@ -5,9 +5,11 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::member::{RoomMember, user_id};
 use super::page::{self, MissingPart, PageCursor};
+use super::roster::LocalRosters;
 use super::users::LocalUsers;
-use super::{MAX_SHARED_ROOMS, SharedRooms};
+use super::{MAX_ROSTER_BYTES, MAX_SHARED_ROOMS, Roster, SharedRooms};
 use crate::directory::{
     ConnectionInfo, Count, CountOf, DEFAULT_PAGE, DirectoryError, MemberInfo, Page, PageRequest, ReadPace, RoomInfo,
     Slowness, UserInfo,
@@ -22,11 +24,27 @@ pub(super) struct LocalPresence {
     node: Arc<str>,
     pub(super) rooms: Arc<Rooms>,
     pub(super) users: Arc<LocalUsers>,
+    rosters: Arc<LocalRosters>,
 }
 
 impl LocalPresence {
-    pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<LocalUsers>) -> Self {
-        Self { node: node.into(), rooms, users }
+    pub(super) fn new(node: &str, rooms: Arc<Rooms>, users: Arc<LocalUsers>, rosters: Arc<LocalRosters>) -> Self {
+        Self { node: node.into(), rooms, users, rosters }
+    }
+
+    /// The members of a room on this node.
+    pub(super) fn roster(&self, namespace: &str, room: &str, most: usize) -> Roster {
+        let (count, listed) = self.rosters.list(namespace, room, most);
+        let mut bytes = 0;
+        let members = listed.into_iter().filter_map(|listed| {
+            let session = self.rooms.session(namespace, &listed.socket)?;
+            Some(RoomMember::of(&session, listed.each, listed.joined_at_ms))
+        });
+        let fits = |member: &RoomMember| {
+            bytes += json_bytes(&member.metadata);
+            bytes <= MAX_ROSTER_BYTES
+        };
+        Roster { count, members: members.take_while(fits).collect(), partial: false }
     }
 
     pub(super) fn shared_rooms(&self, namespace: &str, user_id: &str) -> SharedRooms {
@@ -210,10 +228,8 @@ fn pace(session: &Session) -> ReadPace {
     }
 }
 
-/// The user's id; `None` for anonymous users.
-pub(super) fn user_id(session: &Session) -> Option<Arc<str>> {
-    let user = session.user();
-    (!user.anonymous).then(|| user.id.clone())
+fn json_bytes(metadata: &serde_json::Map<String, serde_json::Value>) -> usize {
+    if metadata.is_empty() { 0 } else { serde_json::to_string(metadata).map_or(0, |text| text.len()) }
 }
 
 /// The session's rooms, without the rooms that belong to one client or one user.

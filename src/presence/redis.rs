@@ -45,11 +45,13 @@ use self::change::{PresenceChange, WriterItem};
 use self::changes::ChangeRecorder;
 use self::lease::Leases;
 use self::script::{PresenceScripts, ReplyHeader, ScriptReply};
-use super::local::{LocalPresence, user_id};
+use super::announce::{self, ChangeSender};
+use super::local::LocalPresence;
+use super::member::user_id;
 use super::users::TimedStatus;
 use super::{
-    MAX_SHARED_ROOMS, MemberChange, Policies, Presence, PresenceRecorder, RoomChangeListener, RoomMember, SharedRooms,
-    UserStatus, may_have_status,
+    MAX_ROSTER_BYTES, MAX_SHARED_ROOMS, MemberChange, Policies, Presence, PresenceRecorder, RoomMember, Roster,
+    SharedRooms, UserStatus, may_have_status,
 };
 use crate::config;
 use crate::directory::{DirectoryError, DirectoryFuture};
@@ -77,19 +79,20 @@ pub fn in_redis(
 ) -> PresenceRecorder {
     let spaces =
         namespaces.into_iter().map(|path| NamespaceKeys { base: redis.keys().presence(&path), path }).collect();
+    let (untold, told) = announce::queue(metrics.clone());
     let (changes, items) = ChangeRecorder::new(spaces, policies, config.queue, metrics);
     let changes = Arc::new(changes);
     let (watcher, node, times) = (changes.clone(), node.to_owned(), Times::new(config));
-    let start = move |rooms: Arc<Rooms>, tell: RoomChangeListener| -> Arc<dyn Presence> {
+    let start = move |rooms: Arc<Rooms>| -> (Arc<dyn Presence>, _) {
         let inner = Arc::new(PresenceState {
             redis,
             scripts: PresenceScripts::new(),
-            local: LocalPresence::new(&node, rooms, changes.users().clone()),
+            local: LocalPresence::new(&node, rooms, changes.users().clone(), changes.rosters().clone()),
             node: node.into(),
             times,
             changes,
             leases: Leases::default(),
-            tell,
+            untold,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
@@ -97,7 +100,7 @@ pub fn in_redis(
         inner.spawn(async move { writer.keep_writing(items).await });
         inner.spawn(async move { keeper.keep_leases().await });
         inner.spawn(async move { reaper.keep_reaping().await });
-        Arc::new(RedisPresence { inner })
+        (Arc::new(RedisPresence { inner }), told)
     };
     PresenceRecorder { watcher, start: Box::new(start) }
 }
@@ -115,7 +118,7 @@ struct PresenceState {
     times: Times,
     changes: Arc<ChangeRecorder>,
     leases: Leases,
-    tell: RoomChangeListener,
+    untold: ChangeSender,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -191,18 +194,37 @@ impl PresenceState {
     }
 
     /// Announces the joins and leaves that a script has returned.
-    fn tell(&self, space: usize, reply: ScriptReply) {
-        for told in reply.texts().chunks_exact(3) {
-            let what = if told[0] == "joined" { MemberChange::Joined } else { MemberChange::Left };
-            if let Some(told) = self.changes.policies.told(
-                &self.changes.spaces[space].path,
-                &told[1],
-                RoomMember::of_key(&told[2]),
-                what,
-            ) {
-                (self.tell)(told);
-            }
+    fn tell(&self, space: usize, mut reply: ScriptReply) {
+        let path = &self.changes.spaces[space].path;
+        while !reply.is_empty() {
+            let (joined, room, socket, user) = (reply.text() == "joined", reply.text(), reply.text(), reply.text());
+            let (metadata, at) = (reply.text(), reply.millis());
+            let Some(each) = self.changes.policies.each(path, &room) else { continue };
+            let member = RoomMember::of_script(each, socket, user, &metadata, at);
+            let what = if joined { MemberChange::Joined(member) } else { MemberChange::Left(member) };
+            self.announce(path, &room, what);
         }
+    }
+
+    fn announce(&self, namespace: &Arc<str>, room: &str, what: MemberChange) {
+        if let Some(change) = self.changes.policies.change(namespace, room, what) {
+            self.untold.push(change);
+        }
+    }
+
+    async fn roster(&self, space: usize, room: &str, most: usize) -> Result<Roster, DirectoryError> {
+        let Some(each) = self.changes.policies.each(&self.changes.spaces[space].path, room) else {
+            return Ok(Roster::default());
+        };
+        let args = texts(&[room, &most.to_string(), &MAX_ROSTER_BYTES.to_string()]);
+        let (settled, mut reply) = self.read(&self.scripts.roster, space, args).await?;
+        let missing = self.missing(&ReplyHeader::of(reply.list()), settled);
+        let count = reply.number();
+        let members = reply.list().each(|mut row| {
+            let (socket, user, metadata) = (row.text(), row.text(), row.text());
+            RoomMember::of_script(each, socket, user, &metadata, row.millis())
+        });
+        Ok(Roster { count, members, partial: !missing.is_empty() })
     }
 
     fn spawn(self: &Arc<Self>, work: impl Future<Output = ()> + Send + 'static) {
@@ -283,8 +305,23 @@ impl Presence for RedisPresence {
         .boxed()
     }
 
+    fn roster<'a>(&'a self, namespace: &'a str, room: &'a str, most: usize) -> BoxFuture<'a, Roster> {
+        async move {
+            let inner = &*self.inner;
+            let here = || Roster { partial: true, ..inner.local.roster(namespace, room, most) };
+            let Some(space) = inner.changes.space(namespace) else { return here() };
+            inner.roster(space, room, most).await.unwrap_or_else(|_| here())
+        }
+        .boxed()
+    }
+
     fn settle(&self) -> BoxFuture<'_, bool> {
-        self.inner.settle(self.inner.redis.command_timeout()).boxed()
+        async move {
+            let written = self.inner.settle(self.inner.redis.command_timeout()).await;
+            self.inner.untold.announced().await;
+            written
+        }
+        .boxed()
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
@@ -296,6 +333,7 @@ impl Presence for RedisPresence {
                 Ok(Ok(())) => {}
                 _ => tracing::debug!("presence was not removed in time; it ends with its lease"),
             }
+            let _ = tokio::time::timeout(self.inner.redis.command_timeout(), self.inner.untold.announced()).await;
         }
         .boxed()
     }

@@ -20,7 +20,7 @@ use crate::throttle::{DueEvent, ThrottleDecision, ThrottleKey, scope};
 
 /// A throttled event that waits for the end of its throttle's time, in its stored form.
 #[derive(Serialize, Deserialize)]
-struct HeldEvent {
+pub(super) struct HeldEvent {
     contract: String,
     namespace: String,
     text: ByteString,
@@ -93,7 +93,7 @@ impl Publisher {
     }
 
     /// Starts the timer of a key, unless it is running. The timer ends when no event is held for the key.
-    fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
+    pub(super) fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
         if !self.timers.lock().expect("no panic while held").insert(key.clone()) {
             return;
         }
@@ -128,6 +128,9 @@ impl Publisher {
             return;
         };
         outgoing.order = Some(ConflationOrder { scope: scope.clone(), number, closes: false });
+        if self.send_due_list(&contract, &outgoing).await {
+            return;
+        }
         let published = self.counter(&contract, outgoing.event.name(), origin);
         self.deliver(&published, &mut outgoing, origin, RecordOutcome::Goes).await;
     }
@@ -148,6 +151,20 @@ fn key_of(throttle: &ThrottlePolicy, outgoing: &Outgoing) -> ThrottleKey {
 // === impl Held ===
 
 impl HeldEvent {
+    /// The stored form of a note that a room's list of members is due.
+    pub(super) fn note(contract: &str, namespace: &str, room: &RoomName, event: &str) -> Option<Vec<u8>> {
+        let note = Self {
+            contract: contract.to_owned(),
+            namespace: namespace.to_owned(),
+            text: Event::encode(event, [(); 0]).ok()?.text().clone(),
+            attachments: Vec::new(),
+            rooms: vec![room.clone()],
+            volatile: false,
+            foreign: false,
+        };
+        rmp_serde::to_vec(&note).ok()
+    }
+
     fn encode(contract: &Contract, outgoing: &Outgoing, origin: PublisherKind) -> Option<Vec<u8>> {
         let held = Self {
             contract: contract.name.to_string(),

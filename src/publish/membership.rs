@@ -1,26 +1,11 @@
-//! Events that the node sends when the members of a room change: presence events, and the undo events of clients that
-//! leave.
-
-use serde_json::json;
+//! The undo events of clients that leave a room.
 
 use super::{DeliveryResult, Outgoing, Publisher, PublisherKind};
-use crate::event::Event;
-use crate::presence::{RoomChange, RoomMember};
 use crate::protocol::socket_room;
 use crate::room::Rooms;
 use crate::session::{LeaveEvent, RoomName, Session};
 
 impl Publisher {
-    /// Sends a room the event that a member has joined or left.
-    pub fn announce(&self, change: RoomChange) {
-        let payload = match &change.member {
-            RoomMember::User(id) => json!({ "userId": &**id, "room": &*change.room }),
-            RoomMember::Socket(id) => json!({ "userId": null, "socketId": &**id, "room": &*change.room }),
-        };
-        let Ok(event) = Event::encode(&change.event, &[payload]) else { return };
-        self.notice(&change.contract, &Outgoing::new(change.namespace, event, vec![change.room]));
-    }
-
     /// Removes a session from a room. Before that, publishes the undo events that are stored for the session and this
     /// room.
     pub fn take_out(&self, rooms: &Rooms, session: &Session, room: &RoomName) {
@@ -38,7 +23,7 @@ impl Publisher {
     }
 
     /// Publishes an undo or presence event. These events are not kept in histories.
-    fn notice(&self, contract: &str, outgoing: &Outgoing) -> DeliveryResult {
+    pub(super) fn notice(&self, contract: &str, outgoing: &Outgoing) -> DeliveryResult {
         let published = self.counter(contract, outgoing.event.name(), PublisherKind::Node);
         self.emit(outgoing, &published, PublisherKind::Node).0
     }

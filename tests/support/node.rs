@@ -114,6 +114,9 @@ pub fn plain_publisher(delivery: Arc<dyn Delivery>, metrics: &Arc<Metrics>) -> A
         delivery,
         throttles: Throttles::new(None, metrics.clone()),
         history: Arc::new(History::in_memory(metrics.clone())),
+        presence: presence::in_memory("plain", Policies::default(), Duration::ZERO, metrics.clone())
+            .start(Arc::default())
+            .0,
         metrics: metrics.clone(),
     })
 }
@@ -145,7 +148,7 @@ impl Node {
         let (link, inbox) = RedisLink::new(identity, paths.clone(), redis.clone(), drain, metrics.clone(), &config);
         let rooms = Rooms::new(paths).watched_by(recorder.watcher()).subscribed_by(link.wire().clone());
         let rooms = Arc::new(rooms);
-        let presence = recorder.start(rooms.clone(), |_| {});
+        let (presence, _) = recorder.start(rooms.clone());
         let cluster = Cluster::join(link, rooms.clone(), Peers::none());
         let delivery = Broadcaster::new(&rooms, &cluster, &contracts, &metrics);
         let history = Arc::new(History::in_redis(redis.clone(), metrics.clone()));
@@ -154,6 +157,7 @@ impl Node {
             delivery,
             throttles: Throttles::new(Some(redis.clone()), metrics.clone()),
             history: history.clone(),
+            presence: presence.clone(),
             metrics: metrics.clone(),
         });
         let (window, store) = (Duration::from_secs(60), (redis.clone(), name));

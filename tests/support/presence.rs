@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use roomcast::config;
-use roomcast::contract::model::{PresencePolicy, RoomDef};
-use roomcast::contract::room_name::RoomTemplate;
+use roomcast::contract::load::{Source, load_sources};
 use roomcast::directory::{DirectoryError, Page, PageRequest};
 use roomcast::presence::{
-    MemberChange, Policies, Presence, PresenceRecorder, RoomChange, RoomMember, in_memory, in_redis,
+    MemberChange, MemberKey, Policies, Presence, PresenceRecorder, RoomChange, in_memory, in_redis,
 };
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
@@ -25,20 +24,21 @@ use super::redis::RedisServer;
 
 const NS: &str = "/";
 
-/// Rooms named `told:…` announce joins and leaves.
+/// Rooms named `told:…` announce joins and leaves of users. Rooms named `seen:…` announce those of sockets, and changes
+/// of metadata.
+const CONTRACT: &str = r#"
+name = "test"
+[rooms.told]
+name     = "told:{id}"
+presence = { joined = "came", left = "went" }
+[rooms.seen]
+name     = "seen:{id}"
+presence = { each = "socket", joined = "came", left = "went", changed = "seen" }
+"#;
+
 fn policies() -> Policies {
-    let room = RoomDef {
-        key: "told".into(),
-        contract: "test".into(),
-        name: RoomTemplate::compile("told:{id}", "").unwrap(),
-        join: None,
-        call: None,
-        history: None,
-        presence: Some(PresencePolicy { joined: Some("came".into()), left: Some("went".into()) }),
-        idle: None,
-        linger: None,
-    };
-    Policies::of_rooms([(NS.into(), Arc::new(room))])
+    let namespaces = load_sources(vec![Source { name: "test.toml".into(), text: CONTRACT.into() }]).unwrap();
+    Policies::new(&namespaces.into_iter().map(Arc::new).collect::<Vec<_>>())
 }
 
 /// A node that consists of rooms and presence only.
@@ -77,7 +77,8 @@ impl Node {
         let rooms = Arc::new(Rooms::new([NS.into()]).watched_by(recorder.watcher()));
         let told: Arc<Mutex<Vec<RoomChange>>> = Arc::default();
         let sink = told.clone();
-        let presence = recorder.start(rooms.clone(), move |one| sink.lock().unwrap().push(one));
+        let (presence, changes) = recorder.start(rooms.clone());
+        tokio::spawn(changes.for_each(move |one| std::future::ready(sink.lock().unwrap().push(one))));
         Self { id: id.to_owned(), presence, rooms, told, metrics }
     }
 
@@ -185,10 +186,9 @@ impl World {
     }
 
     /// The announced joins and leaves of all nodes, sorted.
-    pub fn told(&self) -> Vec<(String, String, MemberChange)> {
-        let mut told: Vec<_> =
-            self.all_told().iter().map(|told| (told.room.to_string(), member_text(&told.member), told.what)).collect();
-        told.sort_by_key(|(room, user, what)| (*what == MemberChange::Left, room.clone(), user.clone()));
+    pub fn told(&self) -> Vec<(String, String, Told)> {
+        let mut told: Vec<_> = self.all_told().iter().filter_map(told_of).collect();
+        told.sort_by_key(|(room, user, what)| (*what == Told::Left, room.clone(), user.clone()));
         told
     }
 
@@ -196,7 +196,7 @@ impl World {
         self.nodes.iter().flat_map(|node| node.told.lock().unwrap().clone()).collect()
     }
 
-    pub async fn eventually_told(&self, expected: &[(&str, &str, MemberChange)]) {
+    pub async fn eventually_told(&self, expected: &[(&str, &str, Told)]) {
         let expected: Vec<_> =
             expected.iter().map(|(room, user, what)| ((*room).to_owned(), (*user).to_owned(), *what)).collect();
         let until = Instant::now() + Duration::from_secs(5);
@@ -268,10 +268,24 @@ pub async fn eventually_async<F: Future<Output = bool>>(what: &str, within: Dura
     }
 }
 
-/// A user's id, or `socket:` and the id of an anonymous user's socket.
-pub fn member_text(member: &RoomMember) -> String {
-    match member {
-        RoomMember::User(id) => id.to_string(),
-        RoomMember::Socket(id) => format!("socket:{id}"),
-    }
+/// An announced change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    Joined,
+    Left,
+}
+
+/// The room, the member and the change of an announced join or leave. A member that is a socket has the prefix
+/// `socket:`.
+fn told_of(change: &RoomChange) -> Option<(String, String, Told)> {
+    let (member, told) = match &change.what {
+        MemberChange::Joined(member) => (member, Told::Joined),
+        MemberChange::Left(member) => (member, Told::Left),
+        MemberChange::Metadata => return None,
+    };
+    let member = match &member.key {
+        MemberKey::User(id) => id.to_string(),
+        MemberKey::Socket(id) => format!("socket:{id}"),
+    };
+    Some((change.room.to_string(), member, told))
 }

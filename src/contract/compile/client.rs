@@ -7,10 +7,12 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::Compiler;
-use super::site::ExpressionSite;
+use super::site::{ExpressionSite, MembersAt};
 use crate::contract::document::KeyPath;
 use crate::contract::file;
-use crate::contract::model::{ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, Reply, SentArgs, Target};
+use crate::contract::model::{
+    ClientEvent, ErrorShape, MembersUse, Outcome, PayloadShape, Relay, Reply, RoomRef, SentArgs, Target,
+};
 use crate::suggest::{nearest, one_of_quoted};
 
 impl Compiler<'_> {
@@ -22,6 +24,7 @@ impl Compiler<'_> {
             if let Some(raw) = self.read::<file::ClientEventSpec>(&key_path, &value) {
                 let mut event = self.client_event(&key_path, &name, raw);
                 event.reads_payload = event.finds_payload_read(errors);
+                event.members = event.finds_members_used();
                 events.insert(name, Arc::new(event));
             }
         }
@@ -50,6 +53,7 @@ impl Compiler<'_> {
             self.note_mistake(&key_path.key("on_ok"), "`on_ok` needs a hook's answer, and no hook is called", remedy);
         }
         self.check_undo(&key_path.key("undo"), raw.undo.as_deref());
+        let has_room = raw.join.is_some() || raw.leave.is_some() || raw.room.is_some();
         let to_rooms = raw.relay.as_ref().is_some_and(|relay| relay.items().iter().any(|relay| relay.room.is_some()));
         for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
             if given && !to_rooms {
@@ -57,9 +61,17 @@ impl Compiler<'_> {
                 self.note_mistake(&key_path.key(key), problem, "relay to a `room`, or take it out");
             }
         }
-        // If the event joins or leaves rooms, the rule can use the first of these rooms.
-        let asked =
-            if raw.join.is_some() || raw.leave.is_some() { ExpressionSite::Room } else { ExpressionSite::Client };
+        if raw.room.is_some() && (raw.join.is_some() || raw.leave.is_some()) {
+            let problem = "the event is about the rooms that it joins and leaves";
+            self.note_mistake(&key_path.key("room"), problem, "take `room` out, or `join` and `leave`");
+        }
+        let join = self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Client);
+        let leave = self.room_refs(&key_path.key("leave"), raw.leave, ExpressionSite::Client);
+        let room = raw.room.and_then(|room| self.room_ref(&key_path.key("room"), room, ExpressionSite::Client));
+        let members = members_at(join.iter().chain(&leave).chain(&room));
+        let sent = ExpressionSite::Sent(members);
+        // If the event has rooms, the rule can use the first of them.
+        let asked = if has_room { ExpressionSite::Room(members) } else { sent };
         let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&key_path.key("throttle"), throttle));
         let presence =
             raw.presence.and_then(|path| self.path(&key_path.key("presence"), &path, ExpressionSite::Client));
@@ -69,22 +81,24 @@ impl Compiler<'_> {
             name: name.to_owned(),
             payload: self.payload_shape(&key_path.key("payload"), raw.payload),
             require: self.rule(&key_path.key("require"), raw.require, asked),
-            join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Client),
-            leave: self.room_refs(&key_path.key("leave"), raw.leave, ExpressionSite::Client),
-            relay: self.relays(&key_path.key("relay"), name, raw.relay),
-            reply: self.replies(&key_path.key("reply"), raw.reply),
+            join,
+            leave,
+            room,
+            relay: self.relays(&key_path.key("relay"), name, raw.relay, sent),
+            reply: self.replies(&key_path.key("reply"), raw.reply, sent),
             call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
-            on_ok: raw.on_ok.map(|outcome| self.outcome(&key_path.key("on_ok"), outcome, ExpressionSite::Client)),
+            on_ok: raw.on_ok.map(|outcome| self.outcome(&key_path.key("on_ok"), outcome, sent)),
             on_error: raw
                 .on_error
                 .map(|outcome| self.outcome(&key_path.key("on_error"), outcome, ExpressionSite::Failure)),
             presence,
             metadata,
-            ack: self.sent_args(key_path, ["ack", "ack_args"], (raw.ack, raw.ack_args), ExpressionSite::Client),
+            ack: self.sent_args(key_path, ["ack", "ack_args"], (raw.ack, raw.ack_args), sent),
             limit: self.rate(&key_path.key("limit"), raw.limit),
             throttle,
             undo: raw.undo,
             reads_payload: true,
+            members: MembersUse::default(),
         }
     }
 
@@ -136,17 +150,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn relays(&mut self, key_path: &KeyPath, name: &str, raw: Option<file::OneOrMany<file::RelaySpec>>) -> Vec<Relay> {
+    fn relays(
+        &mut self,
+        key_path: &KeyPath,
+        name: &str,
+        raw: Option<file::OneOrMany<file::RelaySpec>>,
+        sees: ExpressionSite,
+    ) -> Vec<Relay> {
         let items = raw.map(file::OneOrMany::into_items).unwrap_or_default();
-        items.into_iter().filter_map(|(at, relay)| self.relay(&key_path.index(at), name, relay)).collect()
+        items.into_iter().filter_map(|(at, relay)| self.relay(&key_path.index(at), name, relay, sees)).collect()
     }
 
-    fn relay(&mut self, key_path: &KeyPath, name: &str, raw: file::RelaySpec) -> Option<Relay> {
+    fn relay(&mut self, key_path: &KeyPath, name: &str, raw: file::RelaySpec, sees: ExpressionSite) -> Option<Relay> {
         if let Some(event) = &raw.event {
             self.check_event_name(&key_path.key("event"), event);
         }
-        let when = self.rule(&key_path.key("when"), raw.when, ExpressionSite::Client);
-        let args = self.relay_args(key_path, (raw.data, raw.args), raw.add);
+        let when = self.rule(&key_path.key("when"), raw.when, sees);
+        let args = self.relay_args(key_path, (raw.data, raw.args), raw.add, sees);
         let member = raw.member.unwrap_or_default();
         if member && raw.room.is_none() {
             let problem = "only a room has members";
@@ -168,11 +188,12 @@ impl Compiler<'_> {
         key_path: &KeyPath,
         (data, args): (Option<Value>, Option<Vec<Value>>),
         add: Option<Value>,
+        sees: ExpressionSite,
     ) -> Option<SentArgs> {
         let Some(add) = add else {
             return match (data, args) {
                 (None, None) => Some(SentArgs::Unchanged),
-                given => self.sent_args(key_path, ["data", "args"], given, ExpressionSite::Client),
+                given => self.sent_args(key_path, ["data", "args"], given, sees),
             };
         };
         for (key, given) in [("data", data.is_some()), ("args", args.is_some())] {
@@ -182,7 +203,7 @@ impl Compiler<'_> {
                 return None;
             }
         }
-        self.members(&key_path.key("add"), add, ExpressionSite::Client).map(SentArgs::Payload)
+        self.members(&key_path.key("add"), add, sees).map(SentArgs::Payload)
     }
 
     fn target(
@@ -213,19 +234,14 @@ impl Compiler<'_> {
         Some(if shared { Target::Shared } else { Target::Everyone })
     }
 
-    fn replies(&mut self, key_path: &KeyPath, raw: Option<file::OneOrMany<file::ReplyRefSpec>>) -> Vec<Reply> {
-        let mut replies = Vec::new();
-        for (at, reply) in raw.map(file::OneOrMany::into_items).unwrap_or_default() {
-            let key_path = key_path.index(at);
-            replies.extend(match reply {
-                file::ReplyRefSpec::Event(event) => {
-                    self.check_event_name(&key_path, &event);
-                    Some(Reply { event, args: SentArgs::Values(Vec::new()) })
-                }
-                file::ReplyRefSpec::Table(reply) => self.reply(&key_path, reply, ExpressionSite::Client),
-            });
-        }
-        replies
+    fn replies(
+        &mut self,
+        key_path: &KeyPath,
+        raw: Option<file::OneOrMany<file::ReplyRefSpec>>,
+        sees: ExpressionSite,
+    ) -> Vec<Reply> {
+        let items = raw.map(file::OneOrMany::into_items).unwrap_or_default();
+        items.into_iter().filter_map(|(at, reply)| self.reply_ref(&key_path.index(at), reply, sees)).collect()
     }
 
     fn outcome(&mut self, key_path: &KeyPath, raw: file::OutcomeSpec, sees: ExpressionSite) -> Outcome {
@@ -250,6 +266,8 @@ impl Compiler<'_> {
         if raw.publish.is_some() && raw.data.is_none() && raw.args.is_none() {
             self.note_mistake(key_path, "the published event has no `data`", "add `data`, or `args`");
         }
+        // The published event is decided before the hook is asked, and so before the event joins its rooms.
+        let sees = if raw.publish.is_some() && sees != ExpressionSite::Failure { ExpressionSite::Client } else { sees };
         let args = self.sent_args(key_path, ["data", "args"], (raw.data, raw.args), sees);
         let args = args.unwrap_or_else(|| SentArgs::Values(Vec::new()));
         let published = match &args {
@@ -263,8 +281,18 @@ impl Compiler<'_> {
         };
         Outcome {
             publish: raw.publish.map(|event| (event, published)),
-            reply: raw.reply.map(|event| Reply { event, args }),
+            reply: raw.reply.map(|event| Reply { event, args, when: None }),
             always: raw.always.unwrap_or_default(),
         }
+    }
+}
+
+/// Whether the members of an event's rooms are known.
+fn members_at<'r>(mut rooms: impl Iterator<Item = &'r RoomRef>) -> MembersAt {
+    let is_listed = |of: &RoomRef| of.room.presence.as_ref().is_some_and(|presence| presence.listed);
+    match rooms.next() {
+        None => MembersAt::NoRoom,
+        Some(first) if is_listed(first) && rooms.all(is_listed) => MembersAt::Listed,
+        Some(_) => MembersAt::Unlisted,
     }
 }

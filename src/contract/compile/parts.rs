@@ -323,13 +323,30 @@ impl Compiler<'_> {
         }
     }
 
+    /// Compiles an event that is written as its name alone, or as a table.
+    pub(super) fn reply_ref(
+        &mut self,
+        key_path: &KeyPath,
+        raw: file::ReplyRefSpec,
+        sees: ExpressionSite,
+    ) -> Option<Reply> {
+        match raw {
+            file::ReplyRefSpec::Event(event) => {
+                self.check_event_name(key_path, &event);
+                Some(Reply { event, args: SentArgs::Values(Vec::new()), when: None })
+            }
+            file::ReplyRefSpec::Table(reply) => self.reply(key_path, reply, sees),
+        }
+    }
+
     pub(super) fn reply(&mut self, key_path: &KeyPath, raw: file::ReplySpec, sees: ExpressionSite) -> Option<Reply> {
         self.check_event_name(&key_path.key("event"), &raw.event);
+        let when = self.rule(&key_path.key("when"), raw.when, sees);
         let args = match (raw.data, raw.args) {
             (None, None) => SentArgs::Values(Vec::new()),
             given => self.sent_args(key_path, ["data", "args"], given, sees)?,
         };
-        Some(Reply { event: raw.event, args })
+        Some(Reply { event: raw.event, args, when })
     }
 
     /// Compiles the arguments of an event or an acknowledgement. The first of `keys` names one argument, and `"*"` there
@@ -345,7 +362,7 @@ impl Compiler<'_> {
         match given {
             (None, None) => None,
             (Some(value), None) if value == "*" => {
-                if sees == ExpressionSite::Connect {
+                if matches!(sees, ExpressionSite::Connect | ExpressionSite::Member | ExpressionSite::Members) {
                     let problem = "the sender's arguments are not available here";
                     self.note_mistake(&key_path.key(one), problem, "write a value");
                 }

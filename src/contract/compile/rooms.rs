@@ -4,19 +4,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indexmap::IndexMap;
+use serde_json::{Value, json};
 
 use super::Compiler;
-use super::site::ExpressionSite;
+use super::site::{ExpressionSite, MembersAt};
 use crate::contract::document::KeyPath;
 use crate::contract::file;
-use crate::contract::model::{HistoryPolicy, PresencePolicy, ReplayPolicy, RoomDef};
+use crate::contract::model::{
+    HistoryPolicy, MemberUnit, PresencePolicy, ReplayPolicy, Reply, RoomDef, SentArgs, ServerEvent,
+};
 use crate::contract::room_name::RoomTemplate;
+use crate::contract::template::Template;
 use crate::suggest::one_of_quoted;
 
 /// Number of events that a history keeps if the contract does not set it.
 const DEFAULT_EVENTS: u32 = 100;
 /// How long a history is kept after its last event if the contract does not set it.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The minimum time between two lists of a room's members if the contract does not set it.
+const DEFAULT_EVERY: Duration = Duration::from_millis(250);
+/// Number of members that a list shows if the contract does not set it.
+const DEFAULT_MEMBERS: u32 = 100;
 
 impl Compiler<'_> {
     pub(super) fn compile_rooms(&mut self, contract: &Arc<str>) -> IndexMap<String, Arc<RoomDef>> {
@@ -47,7 +55,12 @@ impl Compiler<'_> {
 
     fn room(&mut self, key_path: &KeyPath, key: &str, contract: &Arc<str>, raw: file::RoomSpec) -> Option<RoomDef> {
         let chars = raw.chars.unwrap_or_default();
-        let join = self.rule(&key_path.key("join"), raw.join, ExpressionSite::Room);
+        let presence = self.presence(&key_path.key("presence"), raw.presence);
+        let members = match &presence {
+            Some(presence) if presence.listed => MembersAt::Listed,
+            _ => MembersAt::Unlisted,
+        };
+        let join = self.rule(&key_path.key("join"), raw.join, ExpressionSite::Room(members));
         let name = match RoomTemplate::compile(&raw.name, &chars) {
             Ok(name) => name,
             Err(problem) => {
@@ -78,7 +91,7 @@ impl Compiler<'_> {
             contract: contract.clone(),
             call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
             history: raw.history.map(|history| self.history(&key_path.key("history"), history, &name)),
-            presence: self.presence(&key_path.key("presence"), raw.presence),
+            presence,
             idle: self.duration(&key_path.key("idle"), raw.idle),
             linger: self.duration(&key_path.key("linger"), raw.linger),
             join,
@@ -127,16 +140,65 @@ impl Compiler<'_> {
     }
 
     fn presence(&mut self, key_path: &KeyPath, raw: Option<file::PresenceSpec>) -> Option<PresencePolicy> {
-        match raw? {
-            file::PresenceSpec::Kept(kept) => kept.then(PresencePolicy::default),
-            file::PresenceSpec::Told(events) => {
-                for (key, event) in [("joined", &events.joined), ("left", &events.left)] {
-                    if let Some(event) = event {
-                        self.check_event_name(&key_path.key(key), event);
-                    }
-                }
-                Some(events)
+        let (listed, raw) = match raw? {
+            file::PresenceSpec::Kept(false) => return None,
+            file::PresenceSpec::Kept(true) => (false, file::PresenceTableSpec::default()),
+            file::PresenceSpec::Told(table) => (true, table),
+        };
+        for (key, given, needed, by) in [
+            ("every", raw.every.is_some(), "changed", raw.changed.is_some()),
+            ("others", raw.others.is_some(), "joined", raw.joined.is_some()),
+        ] {
+            if given && !by {
+                let problem = format!("`{key}` applies to `{needed}`, and there is none");
+                self.note_mistake(&key_path.key(key), problem, format!("add `{needed}`, or take it out"));
+            }
+        }
+        let joined = self.member_event(&key_path.key("joined"), raw.joined);
+        let left = self.member_event(&key_path.key("left"), raw.left);
+        let changed =
+            raw.changed.and_then(|event| self.reply_ref(&key_path.key("changed"), event, ExpressionSite::Members));
+        let show = raw.show.and_then(|show| self.template(&key_path.key("show"), show, ExpressionSite::Shown));
+        Some(PresencePolicy {
+            listed,
+            each: raw.each.unwrap_or(MemberUnit::User),
+            joined,
+            left,
+            changed,
+            others: raw.others.unwrap_or_default(),
+            every: self.duration(&key_path.key("every"), raw.every).unwrap_or(DEFAULT_EVERY),
+            show: show.unwrap_or_else(|| fixed(json!("{member.id}"))),
+            most: raw.most.unwrap_or(DEFAULT_MEMBERS) as usize,
+        })
+    }
+
+    /// Compiles an event that announces one member. Without arguments in the contract, the event says which member.
+    fn member_event(&mut self, key_path: &KeyPath, raw: Option<file::ReplyRefSpec>) -> Option<Reply> {
+        let raw = raw?;
+        let plain = match &raw {
+            file::ReplyRefSpec::Event(_) => true,
+            file::ReplyRefSpec::Table(table) => table.data.is_none() && table.args.is_none(),
+        };
+        let event = self.reply_ref(key_path, raw, ExpressionSite::Member)?;
+        let default = || json!({ "userId": "{member.userId}", "socketId": "{member.socketId}", "room": "{room}" });
+        Some(if plain { Reply { args: SentArgs::Values(vec![fixed(default())]), ..event } } else { event })
+    }
+
+    /// Checks that no throttled server event has the name of an event that lists members: both would wait under one
+    /// name.
+    pub(super) fn check_lists(&mut self, server: &IndexMap<String, Arc<ServerEvent>>) {
+        for room in self.rooms.values().cloned().collect::<Vec<_>>() {
+            let Some(changed) = room.presence.as_ref().and_then(|presence| presence.changed.as_ref()) else { continue };
+            if server.get(&changed.event).is_some_and(|event| event.throttle.is_some()) {
+                let key_path = KeyPath::top("rooms").key(&room.key).key("presence").key("changed");
+                let problem = format!("the server event \"{}\" has the same name and a throttle", changed.event);
+                self.note_mistake(&key_path, problem, "rename one of them");
             }
         }
     }
+}
+
+/// Compiles a template that the contract does not write.
+fn fixed(template: Value) -> Template {
+    Template::compile(template).expect("it has no mistake")
 }

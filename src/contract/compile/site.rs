@@ -4,11 +4,25 @@
 use crate::contract::path::Root;
 use crate::contract::rule::Rule;
 
+/// Whether the members of a room are known at a position in a contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MembersAt {
+    /// The contract lists the members of the room.
+    Listed,
+    /// There is a room, and the contract does not list its members.
+    Unlisted,
+    /// The event has no room.
+    NoRoom,
+}
+
 /// The position of a template, path or rule in a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ExpressionSite {
     /// In a client event: the payload, the user, and the rooms that the event joins or leaves can be used.
     Client,
+    /// In the parts of a client event that are sent, and in their rules: the same as for [`ExpressionSite::Client`],
+    /// and the members of the event's room.
+    Sent(MembersAt),
     /// In the error handling of a client event: the same as for [`ExpressionSite::Client`], and the error.
     Failure,
     /// In `[connect]`: the user and the socket can be used.
@@ -17,8 +31,14 @@ pub(super) enum ExpressionSite {
     Socket,
     /// In a server event: the payload and the `params` that the backend gave can be used.
     Server,
-    /// In a rule about a room: the same as for [`ExpressionSite::Client`], and the room.
-    Room,
+    /// In a rule about a room: the same as for [`ExpressionSite::Client`], the room and its members.
+    Room(MembersAt),
+    /// In the event that announces one member: the member, the room and its members can be used.
+    Member,
+    /// In the event that announces all members: the room and its members can be used.
+    Members,
+    /// In the description of a member: the member and the room can be used.
+    Shown,
 }
 
 impl ExpressionSite {
@@ -32,9 +52,14 @@ impl ExpressionSite {
             }
             Root::SocketId => self.no_client("a backend has no socket"),
             Root::Room | Root::Rooms | Root::Vars => match self {
-                Self::Client | Self::Failure | Self::Room => None,
                 Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
+                _ => None,
             },
+            Root::Members | Root::Count => self.no_members(),
+            Root::Others => self.no_members().or_else(|| self.is_presence().then_some("nobody sends this event")),
+            Root::Member => {
+                (!matches!(self, Self::Member | Self::Shown)).then_some("it belongs to `joined`, `left` and `show`")
+            }
             Root::ErrorCode | Root::ErrorMessage | Root::ErrorRetryAfterMs => {
                 (self != Self::Failure).then_some("nothing has gone wrong here")
             }
@@ -44,7 +69,7 @@ impl ExpressionSite {
 
     /// Why a rule cannot work at this position.
     pub fn objection_to(self, rule: &Rule) -> Option<&'static str> {
-        let room = (self != Self::Room).then_some("there is no room yet");
+        let room = (!matches!(self, Self::Room(_)) && !self.is_presence()).then_some("there is no room yet");
         let objections = [
             ("payload", self.no_payload()),
             ("params", self.no_params()),
@@ -52,13 +77,16 @@ impl ExpressionSite {
             ("socket", self.no_client("a backend has no socket")),
             ("room", room),
             ("vars", room),
+            ("members", self.no_members()),
+            ("count", self.no_members()),
         ];
         let used = objections.into_iter().find_map(|(variable, why)| why.filter(|_| rule.uses(variable)));
-        used.or_else(|| room.filter(|_| rule.needs_owner()))
+        let owner = if self.is_presence() { Some("owners are not looked up here") } else { room };
+        used.or_else(|| owner.filter(|_| rule.needs_owner()))
     }
 
     fn no_payload(self) -> Option<&'static str> {
-        matches!(self, Self::Connect | Self::Socket).then_some("there is no payload here")
+        (matches!(self, Self::Connect | Self::Socket) || self.is_presence()).then_some("there is no payload here")
     }
 
     fn no_params(self) -> Option<&'static str> {
@@ -66,6 +94,29 @@ impl ExpressionSite {
     }
 
     fn no_client(self, why: &'static str) -> Option<&'static str> {
-        (self == Self::Server).then_some(why)
+        match self {
+            Self::Server => Some(why),
+            Self::Member | Self::Members | Self::Shown => Some("nobody sends this event; use `member`"),
+            _ => None,
+        }
+    }
+
+    fn no_members(self) -> Option<&'static str> {
+        match self {
+            Self::Member | Self::Members | Self::Sent(MembersAt::Listed) | Self::Room(MembersAt::Listed) => None,
+            Self::Sent(MembersAt::NoRoom) | Self::Room(MembersAt::NoRoom) => {
+                Some("the event has no room; add `room`, `join` or `leave`")
+            }
+            Self::Sent(MembersAt::Unlisted) | Self::Room(MembersAt::Unlisted) => {
+                Some("the room lists no members; give it a table `presence`")
+            }
+            Self::Client | Self::Failure => Some("the event has not joined its rooms here"),
+            Self::Shown => Some("this describes one member"),
+            Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
+        }
+    }
+
+    fn is_presence(self) -> bool {
+        matches!(self, Self::Member | Self::Members | Self::Shown)
     }
 }

@@ -19,6 +19,8 @@ pub struct ClientEventSpec {
     pub join: Option<OneOrMany<RoomRefSpec>>,
     /// Rooms that the sender leaves.
     pub leave: Option<OneOrMany<RoomRefSpec>>,
+    /// The room that the event is about, if it joins and leaves none. The sender must be in it.
+    pub room: Option<RoomRefSpec>,
     /// Events that are sent to other clients.
     pub relay: Option<OneOrMany<RelaySpec>>,
     /// Events that are sent to the sender.
@@ -123,6 +125,9 @@ pub struct ReplySpec {
     /// The event's arguments, if it has several: a list of values with placeholders.
     #[serde(default)]
     pub args: Option<Vec<Value>>,
+    /// A CEL rule. The event is sent only if it is true.
+    #[serde(default)]
+    pub when: Option<String>,
 }
 
 /// What happens after a hook's answer, or after an error.

@@ -3,6 +3,7 @@
 mod expiry;
 mod files;
 mod literal;
+mod members;
 mod namespaces;
 
 use super::*;

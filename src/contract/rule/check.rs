@@ -15,6 +15,8 @@ use crate::suggest::{nearest, one_of_quoted};
 pub(super) struct RuleInputs {
     /// Whether the rule asks who owns the room.
     pub owner: bool,
+    /// Whether the rule uses the members of the room.
+    pub members: bool,
     /// Top-level variables, such as `payload`.
     pub variables: BTreeSet<String>,
     /// The `<name>` of each `vars.<name>`.
@@ -33,6 +35,8 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("now", &[]),
     ("room", &[]),
     ("vars", &[]),
+    ("members", &[]),
+    ("count", &[]),
 ];
 
 /// The functions that roomcast adds to CEL, with an example of their call.
@@ -186,6 +190,7 @@ impl Checker {
         let known = || VARIABLES.iter().map(|(name, _)| *name);
         if known().any(|known| known == name) {
             self.uses.variables.insert(name.to_owned());
+            self.uses.members |= name == "members" || name == "count";
             return Ok(());
         }
         Err(match nearest(name, known()) {

@@ -12,7 +12,7 @@ use cel::common::value::{CowVal, StaticVal, Val};
 use cel::context::VariableResolver;
 use serde_json::{Map, Value};
 
-use crate::contract::scope::{Capabilities, Scope, SocketScope};
+use crate::contract::scope::{Capabilities, RoomMembersScope, Scope, SocketScope};
 use crate::time::unix_millis;
 use crate::user::User;
 
@@ -36,6 +36,7 @@ pub(super) struct RuleFacts<'a> {
     now: SystemTime,
     room: Option<&'a str>,
     vars: &'a [(String, String)],
+    members: Option<&'a RoomMembersScope>,
     owner: Option<&'a str>,
     capabilities: Option<&'a dyn Capabilities>,
 }
@@ -51,6 +52,7 @@ impl<'a> RuleFacts<'a> {
             now: scope.now,
             room: scope.room,
             vars: scope.vars,
+            members: scope.members,
             // An owner with an empty name is ignored: it must not equal an anonymous user's empty id.
             owner: scope.owner.filter(|owner| !owner.is_empty()),
             capabilities: scope.capabilities,
@@ -68,6 +70,8 @@ impl VariableResolver for RuleFacts<'_> {
             "now" => CowVal::owned(timestamp(self.now)),
             "room" => CowVal::owned(CelString::from(self.room?)),
             "vars" => CowVal::owned(Object::Vars(self.vars)),
+            "members" => CowVal::Owned(convert(&self.members?.shown)),
+            "count" => CowVal::owned(CelInt::from(i64::try_from(self.members?.count).unwrap_or(i64::MAX))),
             OWNER => match self.owner {
                 Some(owner) => CowVal::owned(CelString::from(owner)),
                 None => CowVal::owned(UnknownOwner),

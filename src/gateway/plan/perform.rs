@@ -3,20 +3,34 @@
 use super::super::Gateway;
 use super::super::call::HookAck;
 use super::super::context::EventContext;
+use super::super::relay::PlannedRelay;
 use super::super::replay::ReplayOutcome;
 use super::{Plan, RareParts};
-use crate::contract::scope::Scope;
+use crate::contract::scope::{RoomMembersScope, Scope};
 use crate::publish::PublisherKind;
+use crate::session::RoomName;
 
 /// The effects of a performed plan, for the acknowledgement.
 #[derive(Default)]
 pub(in crate::gateway) struct PerformedPlan {
     /// The rooms joined or left, in the contract's order.
     pub(in crate::gateway) rooms: Vec<String>,
+    /// The room that the event is about if it joined and left none.
+    about: Option<RoomName>,
+    /// The members of the event's first room, after its joins and leaves. Only for a contract that uses them.
+    members: Option<Box<RoomMembersScope>>,
     /// Which part of the history of each joined room was shown.
     pub(in crate::gateway) replays: Vec<ReplayOutcome>,
     /// The acknowledgement that a hook's answer asks for.
     pub(in crate::gateway) ack: HookAck,
+}
+
+impl PerformedPlan {
+    /// The scope of everything that is sent after the event's joins and leaves.
+    pub(in crate::gateway) fn scope<'a>(&'a self, scope: &Scope<'a>) -> Scope<'a> {
+        let room = self.rooms.first().map(String::as_str).or(self.about.as_deref());
+        Scope { room, rooms: &self.rooms, members: self.members.as_deref(), ..scope.clone() }
+    }
 }
 
 impl Gateway {
@@ -27,8 +41,10 @@ impl Gateway {
         scope: &Scope<'_>,
         plan: Plan<'_>,
     ) -> PerformedPlan {
+        let listed = plan.place().filter(|_| context.def.members.sends).cloned();
         let mut done = PerformedPlan { rooms: plan.room_names(), ..PerformedPlan::default() };
-        let Plan { joins, leaves, relays, mut more } = plan;
+        let Plan { joins, leaves, about, relays, mut more } = plan;
+        done.about = about.map(|place| place.name);
         if let Some(more) = &more {
             // The metadata still fits: the client's lane handles one event at a time, so nothing has changed since the
             // check.
@@ -43,13 +59,27 @@ impl Gateway {
         if !leaves.is_empty() {
             Box::pin(self.settle_trail(context.client)).await;
         }
-        for relay in relays {
-            self.relay(context, relay, scope).await;
+        if let Some(place) = listed {
+            done.members = Box::pin(self.members(context.client, &place)).await.map(Box::new);
+        }
+        if done.rooms.is_empty() && done.about.is_none() {
+            for relay in relays {
+                self.relay(context, relay, scope).await;
+            }
+        } else if !relays.is_empty() {
+            Box::pin(self.relay_about_room(context, relays, &done.scope(scope))).await;
         }
         if let Some(more) = more.take() {
             done.ack = Box::pin(self.perform_more(context, *more)).await;
         }
         done
+    }
+
+    /// Sends the relays of an event that has a room.
+    async fn relay_about_room(&self, context: &EventContext<'_>, relays: Vec<PlannedRelay<'_>>, scope: &Scope<'_>) {
+        for relay in relays {
+            self.relay(context, relay, scope).await;
+        }
     }
 
     async fn perform_more(&self, context: &EventContext<'_>, more: RareParts) -> HookAck {

@@ -1,18 +1,14 @@
 -- Applies a batch of a node's changes, in order. Every change may be applied again without harm.
 -- ARGV: incarnation, ttl of keys (ms), ttl of an absent user's status (ms), '1' to tell of joins and leaves, changes …
--- Answers { 'gone' } when the lease has ended, else { 'ok', ('joined' | 'left', room, member) … }.
+-- Answers { 'gone' } when the lease has ended, else { 'ok', ('joined' | 'left', room, socket, user, metadata, joined at) … }.
 local incarnation, ttl, status_ttl, tell = ARGV[1], ARGV[2], ARGV[3], ARGV[4] == '1'
 if not leased(':nodes', incarnation) and not leased(':staging', incarnation) then return { 'gone' } end
 
 local answer = { 'ok' }
+-- The announcements that nobody is told of.
+local untold = {}
+local announced = tell and answer or untold
 local online_ttl = math.max(tonumber(ttl), tonumber(status_ttl))
-
-local function say(what, room, member)
-  if not tell then return end
-  answer[#answer + 1] = what
-  answer[#answer + 1] = room
-  answer[#answer + 1] = member
-end
 
 local function open(id, user, transport, at, metadata)
   local key = connection_key(incarnation, id)
@@ -21,7 +17,7 @@ local function open(id, user, transport, at, metadata)
   redis.call('ZADD', base .. ':conns:' .. incarnation, 0, id)
 end
 
-local function join(id, user, group, at, is_told)
+local function join(id, user, group, at, by)
   local key = members_key(incarnation, group)
   redis.call('ZADD', key, at, id .. '\0' .. user)
   redis.call('PEXPIRE', key, ttl)
@@ -32,26 +28,25 @@ local function join(id, user, group, at, is_told)
     redis.call('PEXPIRE', base .. ':status:' .. name, online_ttl)
     return
   end
-  redis.call('HSET', connection_key(incarnation, id), 'r' .. group, is_told == '1' and at .. 'e' or at)
-  if is_told == '1' then
-    local member = member_of(id, user)
-    local was = told(group, member)
-    redis.call('ZADD', told_key(group), 0, told_member(incarnation, id, member))
-    redis.call('PEXPIRE', told_key(group), ttl)
-    if not was then say('joined', group, member) end
-  end
+  -- The letter after the time says that the room lists the session, and by what: the user ('e') or the socket ('s').
+  local letter = by == 'u' and 'e' or by == 's' and 's' or ''
+  redis.call('HSET', connection_key(incarnation, id), 'r' .. group, at .. letter)
+  if by == '0' then return end
+  local member = member_of(id, user, by)
+  local was = told(group, member)
+  redis.call('ZADD', told_key(group), 0, told_member(incarnation, id, member))
+  enlist(group, member, at)
+  redis.call('PEXPIRE', told_key(group), ttl)
+  redis.call('PEXPIRE', roster_key(group), ttl)
+  if not was then say(announced, 'joined', group, incarnation, id, user, at) end
 end
 
-local function leave(id, user, group, is_told)
+local function leave(id, user, group, by)
   local key = members_key(incarnation, group)
   redis.call('ZREM', key, id .. '\0' .. user)
   if redis.call('EXISTS', key) == 0 then forget_group(incarnation, group, status_ttl) end
   redis.call('HDEL', connection_key(incarnation, id), 'r' .. group)
-  local member = member_of(id, user)
-  if is_told == '1' and redis.call('ZREM', told_key(group), told_member(incarnation, id, member)) == 1
-    and not told(group, member) then
-    say('left', group, member)
-  end
+  if by ~= '0' then unlist(announced, group, incarnation, id, user, by) end
 end
 
 local function close(id)

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use fred::types::Value;
 use tokio::sync::oneshot;
 
+use crate::contract::model::MemberUnit;
 use crate::presence::Policies;
-use crate::presence::local::{is_kept, user_id};
-use crate::presence::policy::script_user;
+use crate::presence::local::is_kept;
+use crate::presence::member::{script_user, user_id};
 use crate::presence::users::TimedStatus;
-use crate::protocol::is_reserved_room;
 use crate::session::{RoomName, Session};
 use crate::time::unix_millis;
 
@@ -26,16 +26,19 @@ pub(super) enum PresenceChange {
     /// A session was opened.
     Opened { id: Arc<str>, user: Arc<str>, transport: &'static str, at_ms: u64, metadata: String },
     /// A session joined a room.
-    Joined { id: Arc<str>, user: Arc<str>, room: RoomName, at_ms: u64, told: bool },
+    Joined { id: Arc<str>, user: Arc<str>, room: RoomName, at_ms: u64, listed: ListedBy },
     /// A session left a room.
-    Left { id: Arc<str>, user: Arc<str>, room: RoomName, told: bool },
-    /// A session was closed, and left these rooms. The flag says whether the leave is announced.
-    Closed { id: Arc<str>, user: Arc<str>, rooms: Vec<(RoomName, bool)> },
-    /// A session has new metadata.
-    Metadata { id: Arc<str>, metadata: String },
+    Left { id: Arc<str>, user: Arc<str>, room: RoomName, listed: ListedBy },
+    /// A session was closed, and left these rooms.
+    Closed { id: Arc<str>, user: Arc<str>, rooms: Vec<(RoomName, ListedBy)> },
+    /// A session has new metadata. The change is announced in these rooms.
+    Metadata { id: Arc<str>, metadata: String, rooms: Vec<RoomName> },
     /// A user has a new status.
     Status { user: Arc<str>, status: TimedStatus },
 }
+
+/// What counts as one member in the list of a room's members; `None` if the room has no such list.
+type ListedBy = Option<MemberUnit>;
 
 // === impl Change ===
 
@@ -50,16 +53,17 @@ impl PresenceChange {
         }
     }
 
-    pub(super) fn metadata(session: &Session) -> Self {
-        Self::Metadata { id: session.id().into(), metadata: metadata_text(session) }
+    pub(super) fn metadata(session: &Session, policies: &Policies) -> Self {
+        let rooms = policies.rooms_showing(session);
+        Self::Metadata { id: session.id().into(), metadata: metadata_text(session), rooms }
     }
 
     /// Creates the change. `None` if presence does not record the room, or the session has left it again.
     pub(super) fn joined(session: &Session, room: &RoomName, policies: &Policies) -> Option<Self> {
         let at_ms = unix_millis(session.joined_at(room).filter(|_| is_kept(room))?);
         let user = user_text(session);
-        let told = is_told(session, room, policies);
-        Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, told })
+        let listed = policies.each(session.namespace(), room);
+        Some(Self::Joined { id: session.id().into(), user, room: room.clone(), at_ms, listed })
     }
 
     /// Creates the change. `None` if presence does not record the room.
@@ -68,8 +72,8 @@ impl PresenceChange {
             return None;
         }
         let user = user_text(session);
-        let told = is_told(session, room, policies);
-        Some(Self::Left { id: session.id().into(), user, room: room.clone(), told })
+        let listed = policies.each(session.namespace(), room);
+        Some(Self::Left { id: session.id().into(), user, room: room.clone(), listed })
     }
 
     pub(super) fn closed(session: &Session, rooms: &[RoomName], policies: &Policies) -> Self {
@@ -77,7 +81,7 @@ impl PresenceChange {
         let rooms = rooms
             .iter()
             .filter(|room| is_kept(room))
-            .map(|room| (room.clone(), is_told(session, room, policies)))
+            .map(|room| (room.clone(), policies.each(session.namespace(), room)))
             .collect();
         Self::Closed { id: session.id().into(), user, rooms }
     }
@@ -99,22 +103,26 @@ impl PresenceChange {
 
     /// Appends the change to the arguments of the script.
     pub(super) fn write(&self, args: &mut Vec<Value>) {
-        let flag = |told: bool| if told { "1" } else { "0" };
+        let unit = |listed: ListedBy| match listed {
+            None => "0",
+            Some(MemberUnit::User) => "u",
+            Some(MemberUnit::Socket) => "s",
+        };
         match self {
             Self::Opened { id, user, transport, at_ms, metadata } => {
                 push(args, &["o", id, user, transport, &at_ms.to_string(), metadata]);
             }
-            Self::Joined { id, user, room, at_ms, told } => {
-                push(args, &["j", id, user, room, &at_ms.to_string(), flag(*told)]);
+            Self::Joined { id, user, room, at_ms, listed } => {
+                push(args, &["j", id, user, room, &at_ms.to_string(), unit(*listed)]);
             }
-            Self::Left { id, user, room, told } => push(args, &["l", id, user, room, flag(*told)]),
+            Self::Left { id, user, room, listed } => push(args, &["l", id, user, room, unit(*listed)]),
             Self::Closed { id, user, rooms } => {
-                for (room, told) in rooms {
-                    push(args, &["l", id, user, room, flag(*told)]);
+                for (room, listed) in rooms {
+                    push(args, &["l", id, user, room, unit(*listed)]);
                 }
                 push(args, &["c", id]);
             }
-            Self::Metadata { id, metadata } => push(args, &["m", id, metadata]),
+            Self::Metadata { id, metadata, rooms: _ } => push(args, &["m", id, metadata]),
             Self::Status { user, status } => {
                 push(args, &["s", user, &status.at_ms.to_string(), &status.value.to_string()]);
             }
@@ -129,11 +137,6 @@ fn push(args: &mut Vec<Value>, parts: &[&str]) {
 /// The user's id, empty for anonymous users.
 fn user_text(session: &Session) -> Arc<str> {
     script_user(user_id(session).unwrap_or_default())
-}
-
-/// Whether the join or leave is announced. Joins and leaves of the rooms of clients and users are not announced.
-fn is_told(session: &Session, room: &str, policies: &Policies) -> bool {
-    !is_reserved_room(room) && policies.has(session.namespace(), room)
 }
 
 fn metadata_text(session: &Session) -> String {

@@ -8,6 +8,7 @@ use super::NamespaceKeys;
 use super::change::{PresenceChange, WriterItem};
 use super::queue::ChangeQueue;
 use crate::presence::Policies;
+use crate::presence::roster::LocalRosters;
 use crate::presence::users::LocalUsers;
 use crate::protocol::user_of;
 use crate::session::{RoomName, Session, Watcher};
@@ -20,6 +21,7 @@ pub(super) struct ChangeRecorder {
     pub(super) queue: ChangeQueue,
     pub(super) metrics: Arc<Metrics>,
     users: Arc<LocalUsers>,
+    rosters: Arc<LocalRosters>,
 }
 
 impl ChangeRecorder {
@@ -31,7 +33,13 @@ impl ChangeRecorder {
         metrics: Arc<Metrics>,
     ) -> (Self, mpsc::Receiver<WriterItem>) {
         let (queue, items) = ChangeQueue::new(bound);
-        (Self { spaces, policies, queue, metrics, users: Arc::new(LocalUsers::new(None)) }, items)
+        let (users, rosters) = (Arc::new(LocalUsers::new(None)), Arc::default());
+        (Self { spaces, policies, queue, metrics, users, rosters }, items)
+    }
+
+    /// The lists of the members that rooms have on this node, for answers while Redis is unavailable.
+    pub(super) fn rosters(&self) -> &Arc<LocalRosters> {
+        &self.rosters
     }
 
     /// The users that are connected to this node.
@@ -42,6 +50,12 @@ impl ChangeRecorder {
     /// The position of a namespace in `spaces`.
     pub(super) fn space(&self, namespace: &str) -> Option<usize> {
         self.spaces.iter().position(|space| *space.path == *namespace)
+    }
+
+    fn unlist(&self, session: &Session, room: &RoomName) {
+        if let Some(each) = self.policies.each(session.namespace(), room) {
+            self.rosters.left(session, room, each);
+        }
     }
 
     pub(super) fn push(&self, session: &Session, change: Option<PresenceChange>) {
@@ -60,6 +74,9 @@ impl Watcher for ChangeRecorder {
         if let Some(user) = user_of(room) {
             self.users.connected(session.namespace(), user);
         }
+        if let Some(each) = self.policies.each(session.namespace(), room) {
+            self.rosters.joined(session, room, each);
+        }
         self.push(session, PresenceChange::joined(session, room, &self.policies));
     }
 
@@ -67,6 +84,7 @@ impl Watcher for ChangeRecorder {
         if let Some(user) = user_of(room) {
             self.users.disconnected(session.namespace(), user);
         }
+        self.unlist(session, room);
         self.push(session, PresenceChange::left(session, room, &self.policies));
     }
 
@@ -74,10 +92,11 @@ impl Watcher for ChangeRecorder {
         for user in rooms.iter().filter_map(|room| user_of(room)) {
             self.users.disconnected(session.namespace(), user);
         }
+        rooms.iter().for_each(|room| self.unlist(session, room));
         self.push(session, Some(PresenceChange::closed(session, rooms, &self.policies)));
     }
 
     fn changed(&self, session: &Session) {
-        self.push(session, Some(PresenceChange::metadata(session)));
+        self.push(session, Some(PresenceChange::metadata(session, &self.policies)));
     }
 }

@@ -60,15 +60,44 @@ local function forget_group(incarnation, group, status_ttl)
   if kind == 'users' then redis.call('PEXPIRE', base .. ':status:' .. name, status_ttl) end
 end
 
--- The member in announcements: a user, or each socket of an anonymous user. No user id begins with the character 1.
-local function member_of(id, user) return user ~= '' and user or '\1' .. id end
+-- The key of a member of a room that lists its members. by: 'u' when all sockets of a user are one member, 's' when each
+-- socket is one, as it always is for anonymous users. No user id begins with the character 1.
+local function member_of(id, user, by) return by == 'u' and user ~= '' and user or '\1' .. id end
 
--- Sockets of members of rooms whose joins and leaves are told: member, incarnation, socket.
-local function told_key(room) return base .. ':told:' .. room end
-local function told(room, user)
-  return #redis.call('ZRANGEBYLEX', told_key(room), '[' .. user .. '\0', '(' .. user .. '\1', 'LIMIT', 0, 1) > 0
+-- The members of a room that lists them, with the time at which each joined (ms). A member that is new in the list comes
+-- last, although the clock of its node may be behind.
+local function roster_key(room) return base .. ':roster:' .. room end
+local function enlist(room, member, at)
+  local key = roster_key(room)
+  if redis.call('ZSCORE', key, member) then return end
+  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')[2]
+  if last and tonumber(last) >= tonumber(at) then at = string.format('%.3f', tonumber(last) + 0.001) end
+  redis.call('ZADD', key, at, member)
 end
-local function told_member(incarnation, id, user) return user .. '\0' .. incarnation .. '\0' .. id end
+
+-- The sockets of these members: member, incarnation, socket.
+local function told_key(room) return base .. ':told:' .. room end
+local function sockets_of(room, member)
+  return redis.call('ZRANGEBYLEX', told_key(room), '[' .. member .. '\0', '(' .. member .. '\1', 'LIMIT', 0, 1)
+end
+local function told(room, member) return #sockets_of(room, member) > 0 end
+local function told_member(incarnation, id, member) return member .. '\0' .. incarnation .. '\0' .. id end
+
+-- Appends an announcement to an answer: what, room, socket, user, metadata, time of the join (ms).
+local function say(answer, what, room, incarnation, id, user, at)
+  local metadata = redis.call('HGET', connection_key(incarnation, id), 'md') or ''
+  for _, part in ipairs({ what, room, id, user, metadata, at }) do answer[#answer + 1] = part end
+end
+
+-- Removes a socket of a member. If it was the member's last, the answer announces that the member has left.
+local function unlist(answer, room, incarnation, id, user, by)
+  local member = member_of(id, user, by)
+  local removed = redis.call('ZREM', told_key(room), told_member(incarnation, id, member))
+  if removed == 0 or told(room, member) then return end
+  local at = redis.call('ZSCORE', roster_key(room), member) or now
+  redis.call('ZREM', roster_key(room), member)
+  say(answer, 'left', room, incarnation, id, user, at)
+end
 
 -- The header of every answer to a read: live incarnations, those that are being rewritten, and the number that wait to
 -- be reaped.

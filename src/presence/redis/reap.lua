@@ -1,6 +1,6 @@
 -- Removes a part of the data of an incarnation whose lease has ended. Several nodes may run it at once.
 -- ARGV: how much, ttl of an absent user's status (ms), who asks ('' for a node that goes).
--- Answers { how many are not done, ('left', room, member) … }.
+-- Answers { how many are not done, ('left', room, socket, user, metadata, joined at) … }.
 local budget, status_ttl, asks = tonumber(ARGV[1]), ARGV[2], ARGV[3]
 
 -- After a stall of Redis every lease has ended, and older requests run first. That alone does not mean that a node is
@@ -23,16 +23,11 @@ local connections = base .. ':conns:' .. incarnation
 local function close(id)
   local key = connection_key(incarnation, id)
   local fields = redis.call('HGETALL', key)
-  local member = member_of(id, redis.call('HGET', key, 'u') or '')
+  local user = redis.call('HGET', key, 'u') or ''
   for at = 1, #fields, 2 do
-    local name, value = fields[at], fields[at + 1]
-    if string.sub(name, 1, 1) == 'r' and string.sub(value, -1) == 'e' then
-      local room = string.sub(name, 2)
-      if redis.call('ZREM', told_key(room), told_member(incarnation, id, member)) == 1 and not told(room, member) then
-        answer[#answer + 1] = 'left'
-        answer[#answer + 1] = room
-        answer[#answer + 1] = member
-      end
+    local name, letter = fields[at], string.sub(fields[at + 1], -1)
+    if string.sub(name, 1, 1) == 'r' and (letter == 'e' or letter == 's') then
+      unlist(answer, string.sub(name, 2), incarnation, id, user, letter == 'e' and 'u' or 's')
     end
   end
   redis.call('UNLINK', key)

@@ -20,6 +20,7 @@ pub(super) struct PresenceScripts {
     pub(super) connections: Script,
     pub(super) connection: Script,
     pub(super) names: Script,
+    pub(super) roster: Script,
     pub(super) shared: Script,
     pub(super) status: Script,
 }
@@ -35,6 +36,7 @@ impl PresenceScripts {
             connections: script!("connections.lua"),
             connection: script!("connection.lua"),
             names: script!("names.lua"),
+            roster: script!("roster.lua"),
             shared: script!("shared.lua"),
             status: script!("status.lua"),
         }
@@ -64,6 +66,11 @@ impl ScriptReply {
 
     pub(super) fn number(&mut self) -> u64 {
         self.0.next().and_then(|value| value.as_u64()).unwrap_or_default()
+    }
+
+    /// A time in ms of Unix time, without its fraction.
+    pub(super) fn millis(&mut self) -> u64 {
+        self.text().split('.').next().and_then(|millis| millis.parse().ok()).unwrap_or_default()
     }
 
     pub(super) fn list(&mut self) -> Self {

@@ -13,6 +13,7 @@ use super::change::{PresenceChange, WriterItem};
 use super::queue::RewriteReason;
 use super::script::ScriptReply;
 use super::{PresenceState, texts};
+use crate::presence::MemberChange;
 use crate::session::Session;
 
 /// Maximum number of items that one script call writes. While a script runs, Redis does nothing else.
@@ -130,6 +131,13 @@ impl PresenceState {
             .with_label_values::<&str>(&[])
             .inc_by(changes.iter().map(PresenceChange::weight).sum());
         self.tell(space, reply);
+        for change in changes {
+            if let PresenceChange::Metadata { rooms, .. } = change {
+                rooms
+                    .iter()
+                    .for_each(|room| self.announce(&self.changes.spaces[space].path, room, MemberChange::Metadata));
+            }
+        }
         Ok(())
     }
 

@@ -1,0 +1,140 @@
+//! Events that announce the members of a room.
+//!
+//! `joined` and `left` announce one member, and are sent for each of them. `changed` announces the whole list, and is
+//! conflated: a change that comes too soon leaves a note with the throttles, and the list is read when the note is due.
+//! The list is read after its event has got its number among the conflated events, so the event with the highest number
+//! has the newest list, and no older list is delivered after it.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::conflate::HeldEvent;
+use super::{Outgoing, Publisher};
+use crate::contract::model::{PresencePolicy, Reply, RoomDef, SentArgs};
+use crate::contract::room_name::Variables;
+use crate::contract::scope::{RoomMembersScope, Scope};
+use crate::event::Event;
+use crate::order::ConflationOrder;
+use crate::presence::{MemberChange, MemberKey, RoomChange, RoomMember};
+use crate::protocol::{socket_room, user_room};
+use crate::session::{RoomName, Session};
+use crate::throttle::{ThrottleDecision, ThrottleKey};
+use crate::user::User;
+
+/// A room that lists its members.
+struct ListedRoom<'a> {
+    namespace: &'a Arc<str>,
+    def: &'a RoomDef,
+    policy: &'a PresencePolicy,
+    room: &'a RoomName,
+    vars: &'a Variables,
+}
+
+impl Publisher {
+    /// The members of a room as its contract shows them. `own` is the session of the client that asks. `None` if the
+    /// contract lists no members.
+    pub async fn members_of(
+        &self,
+        namespace: &str,
+        def: &RoomDef,
+        room: &str,
+        vars: &Variables,
+        own: Option<&Session>,
+    ) -> Option<RoomMembersScope> {
+        let policy = def.presence.as_ref().filter(|policy| policy.listed)?;
+        let roster = self.parts.presence.roster(namespace, room, policy.most).await;
+        Some(roster.shown(policy, room, vars, own))
+    }
+
+    /// Sends a room the events that announce a change of its members.
+    pub async fn announce(self: Arc<Self>, change: RoomChange) {
+        let Some(policy) = &change.def.presence else { return };
+        let RoomChange { namespace, def, vars, room, what } = &change;
+        let listed = ListedRoom { namespace, def, policy, room, vars };
+        match what {
+            MemberChange::Joined(member) => self.announce_member(&listed, policy.joined.as_ref(), member).await,
+            MemberChange::Left(member) => self.announce_member(&listed, policy.left.as_ref(), member).await,
+            MemberChange::Metadata => {}
+        }
+        if let Some(changed) = &policy.changed {
+            self.announce_list(&listed, changed).await;
+        }
+    }
+
+    async fn announce_member(&self, of: &ListedRoom<'_>, reply: Option<&Reply>, member: &RoomMember) {
+        let Some(reply) = reply else { return };
+        let members = if reply.reads_members() { self.listed(of).await } else { None };
+        let shown = member.to_json();
+        let Some(event) = encode(reply, of, members.as_ref(), Some(&shown)) else { return };
+        let own = match &member.key {
+            MemberKey::User(id) => user_room(id),
+            MemberKey::Socket(id) => socket_room(id),
+        };
+        let except = if of.policy.others { vec![own] } else { Vec::new() };
+        let outgoing = Outgoing::new(of.namespace.clone(), event, vec![of.room.clone()]).except(except);
+        self.notice(&of.def.contract, &outgoing);
+    }
+
+    /// Sends the list of members now, or when the minimum time since the last list has passed.
+    async fn announce_list(self: &Arc<Self>, of: &ListedRoom<'_>, reply: &Reply) {
+        let key = ThrottleKey::new(of.namespace, of.room, &reply.event);
+        let Some(note) = HeldEvent::note(&of.def.contract, of.namespace, of.room, &reply.event) else { return };
+        match self.parts.throttles.offer(&key, of.policy.every, &note).await {
+            ThrottleDecision::Pass(number) => {
+                self.send_list(of, reply, ConflationOrder { scope: key.scope, number, closes: false }).await;
+            }
+            ThrottleDecision::Held(wait) => self.schedule(key, of.policy.every, wait),
+        }
+    }
+
+    /// Sends the list of members for which a note was held. Returns false if the held event is not such a note.
+    pub(super) async fn send_due_list(&self, contract: &str, outgoing: &Outgoing) -> bool {
+        let ([room], Some(order), Some(namespace)) =
+            (&outgoing.rooms[..], &outgoing.order, self.namespaces.get(&outgoing.namespace))
+        else {
+            return false;
+        };
+        let Some((def, vars)) = namespace.room_of(room).filter(|(def, _)| *def.contract == *contract) else {
+            return false;
+        };
+        let Some(policy) = &def.presence else { return false };
+        let Some(changed) = policy.changed.as_ref().filter(|changed| changed.event == outgoing.event.name()) else {
+            return false;
+        };
+        let of = ListedRoom { namespace: &outgoing.namespace, def, policy, room, vars: &vars };
+        self.send_list(&of, changed, order.clone()).await;
+        true
+    }
+
+    async fn send_list(&self, of: &ListedRoom<'_>, reply: &Reply, order: ConflationOrder) {
+        let members = if reply.reads_members() { self.listed(of).await } else { None };
+        let Some(event) = encode(reply, of, members.as_ref(), None) else { return };
+        let outgoing = Outgoing::new(of.namespace.clone(), event, vec![of.room.clone()]);
+        self.notice(&of.def.contract, &Outgoing { order: Some(order), ..outgoing });
+    }
+
+    async fn listed(&self, of: &ListedRoom<'_>) -> Option<RoomMembersScope> {
+        self.members_of(of.namespace, of.def, of.room, of.vars, None).await
+    }
+}
+
+/// Encodes an event of presence. `None` if its rule is false.
+fn encode(
+    reply: &Reply,
+    of: &ListedRoom<'_>,
+    members: Option<&RoomMembersScope>,
+    member: Option<&Value>,
+) -> Option<Event> {
+    let user = User::nobody();
+    let rooms = [of.room.to_string()];
+    let mut scope = Scope::new(&user, &Value::Null, SystemTime::now());
+    (scope.room, scope.rooms, scope.vars) = (Some(&**of.room), &rooms, of.vars);
+    (scope.members, scope.member) = (members, member);
+    if reply.when.as_ref().is_some_and(|rule| !rule.holds(&scope)) {
+        return None;
+    }
+    let SentArgs::Values(args) = &reply.args else { return None };
+    Event::encode(&reply.event, args.iter().map(|arg| arg.render(&scope))).ok()
+}
