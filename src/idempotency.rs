@@ -14,9 +14,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::redis::Redis;
+use crate::store::{MemoryOrRedis, on_store};
 use crate::telemetry::metrics::Metrics;
 
-pub use memory::MAX_MEMORY_IDS;
+pub use memory::{MAX_MEMORY_IDS, MemoryIds};
+pub use redis::RedisIds;
 
 /// How long a claim lives when it is neither completed nor released.
 pub const CLAIM_LIFE: Duration = Duration::from_secs(30);
@@ -48,10 +50,13 @@ pub struct ClaimedId {
     fingerprint: String,
 }
 
+/// An id within its scope, which is a contract.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct PublishKey {
-    scope: String,
-    id: String,
+pub struct PublishKey {
+    /// The name of the contract.
+    pub scope: String,
+    /// The id that the publisher chose.
+    pub id: String,
 }
 
 /// Why an id could not be claimed.
@@ -65,27 +70,45 @@ pub enum IdempotencyError {
     Length(usize),
 }
 
-/// The ids of recent publishes.
-pub struct Idempotency {
-    backend: IdStore,
-    ttl: Duration,
-    metrics: Arc<Metrics>,
+/// Stores the ids of publishes, each with an entry: a text that only [`Idempotency`] reads.
+pub trait IdStore: Send + Sync {
+    /// Returns the entry of an id. If there is none, stores this one for `life` and returns `None`. Of concurrent
+    /// claims, on any node, only one gets `None`.
+    fn claim(
+        &self,
+        key: &PublishKey,
+        entry: &str,
+        life: Duration,
+    ) -> impl Future<Output = Result<Option<String>, IdempotencyError>> + Send;
+
+    /// Replaces the entry of an id, and keeps the new entry for `ttl`.
+    fn complete(
+        &self,
+        key: &PublishKey,
+        entry: &str,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<(), IdempotencyError>> + Send;
+
+    /// Removes the entry of an id.
+    fn release(&self, key: &PublishKey) -> impl Future<Output = Result<(), IdempotencyError>> + Send;
 }
 
-enum IdStore {
-    Memory(memory::MemoryIds),
-    Redis(Redis),
+/// The ids of recent publishes.
+pub struct Idempotency {
+    backend: MemoryOrRedis<MemoryIds, RedisIds>,
+    ttl: Duration,
+    metrics: Arc<Metrics>,
 }
 
 impl Idempotency {
     /// Creates the ids of a single node, in memory. `ttl` is how long an id is remembered.
     pub fn in_memory(ttl: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { backend: IdStore::Memory(memory::MemoryIds::default()), ttl, metrics }
+        Self { backend: MemoryOrRedis::Memory(MemoryIds::default()), ttl, metrics }
     }
 
     /// Creates the ids of a cluster, in Redis. `ttl` is how long an id is remembered.
     pub fn in_redis(redis: Redis, ttl: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { backend: IdStore::Redis(redis), ttl, metrics }
+        Self { backend: MemoryOrRedis::Redis(RedisIds::new(redis)), ttl, metrics }
     }
 
     /// Claims an id. `scope` separates the ids of different contracts. `body` is the published content, so that an id
@@ -103,10 +126,7 @@ impl Idempotency {
             fingerprint: fingerprint(body),
         };
         let life = CLAIM_LIFE.min(self.ttl);
-        let found = match &self.backend {
-            IdStore::Memory(memory) => Ok(memory.claim(&claimed.key, &entry(&claimed, None), life)),
-            IdStore::Redis(redis) => redis::claim(redis, &claimed.key, entry(&claimed, None), life).await,
-        };
+        let found = on_store!(&self.backend, store => store.claim(&claimed.key, &claimed.fingerprint, life).await);
         let found = found.inspect_err(|error| self.failed("claim", error))?;
         Ok(match found {
             None => ClaimResult::New(claimed),
@@ -118,24 +138,14 @@ impl Idempotency {
     pub async fn complete(&self, claimed: ClaimedId, result: &str) {
         let result = Some(result).filter(|result| result.len() <= MAX_RESULT_BYTES);
         let entry = entry(&claimed, result);
-        match &self.backend {
-            IdStore::Memory(memory) => memory.complete(&claimed.key, entry, self.ttl),
-            IdStore::Redis(redis) => {
-                let done = redis::complete(redis, &claimed.key, entry, self.ttl).await;
-                let _ = done.inspect_err(|error| self.failed("complete", error));
-            }
-        }
+        let done = on_store!(&self.backend, store => store.complete(&claimed.key, &entry, self.ttl).await);
+        let _ = done.inspect_err(|error| self.failed("complete", error));
     }
 
     /// Frees the id, because nothing was published.
     pub async fn release(&self, claimed: ClaimedId) {
-        match &self.backend {
-            IdStore::Memory(memory) => memory.release(&claimed.key),
-            IdStore::Redis(redis) => {
-                let done = redis::release(redis, &claimed.key).await;
-                let _ = done.inspect_err(|error| self.failed("release", error));
-            }
-        }
+        let done = on_store!(&self.backend, store => store.release(&claimed.key).await);
+        let _ = done.inspect_err(|error| self.failed("release", error));
     }
 
     fn seen(&self, scope: &str, claimed: &ClaimedId, found: &str) -> ClaimResult {

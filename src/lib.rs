@@ -8,7 +8,7 @@
 //! msgpack | encodings: it reads and writes values without knowing what they are for
 //! event user error rate | values: all parts hand them to each other, so they belong to no part
 //! config contract telemetry directory | facts: they can be loaded, checked and counted without a running node
-//! redis | the clients of Redis: a connection does not know what the stores keep through it
+//! redis store | the clients of Redis, and the idiom of stores: neither knows what the stores keep
 //! auth limits hooks drain forward | abilities: each does one job, and is tested without clients and rooms
 //! session order | a client: it does not know its rooms' other members, so that locks are taken in one order
 //! room | membership: a delivery does not depend on what is stored about a room
@@ -57,6 +57,7 @@ pub mod recovery;
 pub mod redis;
 pub mod room;
 pub mod session;
+pub mod store;
 pub mod suggest;
 pub mod telemetry;
 pub mod throttle;

@@ -1,8 +1,7 @@
 //! The owners of rooms, as backends have recorded them (`PUT /api/v1/owners`). Join rules read an owner as
 //! `owner(room)`.
 //!
-//! Two stores behave the same: memory for a single node, Redis for a cluster. A record of an owner expires after a
-//! stated time.
+//! A record of an owner expires after a stated time.
 
 mod cache;
 mod memory;
@@ -11,12 +10,12 @@ mod redis;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use memory::MAX_MEMORY_OWNERS;
+pub use memory::{MAX_MEMORY_OWNERS, MemoryOwners};
+pub use redis::RedisOwners;
 
 use crate::redis::Redis;
+use crate::store::{MemoryOrRedis, on_store};
 use crate::telemetry::metrics::Metrics;
-use memory::MemoryOwners;
-use redis::RedisOwners;
 
 /// How long a record of an owner lives when the request states no time.
 pub const DEFAULT_TTL: Duration = Duration::from_secs(24 * 3600);
@@ -36,28 +35,41 @@ pub enum OwnersError {
     Full,
 }
 
-/// The owners of rooms.
-pub struct Owners {
-    backend: OwnerStore,
-    metrics: Arc<Metrics>,
+/// Stores the owners of rooms.
+pub trait OwnerStore: Send + Sync {
+    /// Records a room's owner for `ttl`, at least 1 s. The new owner replaces an earlier one, and its time begins now.
+    fn set(
+        &self,
+        namespace: &str,
+        room: &str,
+        owner: &str,
+        ttl: Duration,
+    ) -> impl Future<Output = Result<(), OwnersError>> + Send;
+
+    /// A room's owner; `None` when no owner is recorded, or the record has expired.
+    fn get(&self, namespace: &str, room: &str) -> impl Future<Output = Result<Option<String>, OwnersError>> + Send;
+
+    /// Removes a room's owner. Removing an unknown owner succeeds.
+    fn remove(&self, namespace: &str, room: &str) -> impl Future<Output = Result<(), OwnersError>> + Send;
 }
 
-enum OwnerStore {
-    Memory(MemoryOwners),
-    Redis(RedisOwners),
+/// The owners of rooms.
+pub struct Owners {
+    backend: MemoryOrRedis<MemoryOwners, RedisOwners>,
+    metrics: Arc<Metrics>,
 }
 
 impl Owners {
     /// Creates the owners of a single node. Owners are kept in memory, at most [`MAX_MEMORY_OWNERS`], and lost with the
     /// process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        Self { backend: OwnerStore::Memory(MemoryOwners::default()), metrics }
+        Self { backend: MemoryOrRedis::Memory(MemoryOwners::default()), metrics }
     }
 
     /// Creates the owners of a cluster. After another node changes an owner, this node can return the earlier owner for
     /// up to 1 s. The answer that a room has no owner is never cached.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
-        Self { backend: OwnerStore::Redis(RedisOwners::new(redis)), metrics }
+        Self { backend: MemoryOrRedis::Redis(RedisOwners::new(redis)), metrics }
     }
 
     /// Records a room's owner for `ttl`, at least 1 s and at most [`MAX_TTL`]. The new owner replaces an earlier one.
@@ -66,10 +78,7 @@ impl Owners {
     /// [`OwnersError`]
     pub async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
         let ttl = ttl.clamp(Duration::from_secs(1), MAX_TTL);
-        match &self.backend {
-            OwnerStore::Memory(memory) => memory.set(namespace, room, owner, ttl),
-            OwnerStore::Redis(redis) => redis.set(namespace, room, owner, ttl).await,
-        }
+        on_store!(&self.backend, store => store.set(namespace, room, owner, ttl).await)
     }
 
     /// A room's owner; `None` when no owner is recorded.
@@ -79,10 +88,7 @@ impl Owners {
     /// `redis.command_timeout`. A rule that needs the owner cannot be evaluated then; the caller must not read the
     /// error as "no owner".
     pub async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
-        let found = match &self.backend {
-            OwnerStore::Memory(memory) => Ok(memory.get(namespace, room)),
-            OwnerStore::Redis(redis) => redis.get(namespace, room).await,
-        };
+        let found = on_store!(&self.backend, store => store.get(namespace, room).await);
         let result = match &found {
             Ok(Some(_)) => "found",
             Ok(None) => "none",
@@ -97,23 +103,13 @@ impl Owners {
     /// # Errors
     /// [`OwnersError::Unavailable`]
     pub async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
-        match &self.backend {
-            OwnerStore::Memory(memory) => {
-                memory.remove(namespace, room);
-                Ok(())
-            }
-            OwnerStore::Redis(redis) => redis.remove(namespace, room).await,
-        }
+        on_store!(&self.backend, store => store.remove(namespace, room).await)
     }
 }
 
 impl std::fmt::Debug for Owners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let backend = match self.backend {
-            OwnerStore::Memory(_) => "memory",
-            OwnerStore::Redis(_) => "redis",
-        };
-        f.debug_struct("Owners").field("backend", &backend).finish_non_exhaustive()
+        f.debug_struct("Owners").field("backend", &self.backend.name()).finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use roomcast::config;
 use roomcast::event::Event;
 use roomcast::history::{History, HistoryQuery, HistoryStart, ListCopy, PageOrder, Retention, RoomKey};
-use roomcast::idempotency::{ClaimResult, Idempotency};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
@@ -57,18 +56,5 @@ async fn history_and_its_list_live_in_different_slots() {
         assert_eq!(items, ["3", "4", "5", "6", "7"]);
     }
     assert_eq!(metrics.history_errors_total.with_label_values(&["copy", "refused"]).get(), 0);
-    redis.close().await;
-}
-
-#[tokio::test]
-async fn ids_are_claimed_once() {
-    let cluster = RedisServer::cluster();
-    let (redis, metrics) = connect(&cluster).await;
-    let ids = Idempotency::in_redis(redis.clone(), Duration::from_secs(60), metrics);
-    for id in ["1", "{2}", "3"] {
-        let ClaimResult::New(claimed) = ids.claim("c", id, b"body").await.unwrap() else { panic!("not new") };
-        ids.complete(claimed, "{}").await;
-        assert!(matches!(ids.claim("c", id, b"body").await, Ok(ClaimResult::Seen(Some(_)))));
-    }
     redis.close().await;
 }

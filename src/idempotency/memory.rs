@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::PublishKey;
+use super::{IdStore, IdempotencyError, PublishKey};
 
 /// Maximum number of ids in memory. Beyond it, the id that would expire next is removed.
 pub const MAX_MEMORY_IDS: usize = 100_000;
 
+/// Ids in memory.
 #[derive(Default)]
-pub(super) struct MemoryIds {
+pub struct MemoryIds {
     table: Mutex<IdTable>,
 }
 
@@ -22,26 +23,29 @@ struct IdTable {
     ends: BTreeSet<(Instant, PublishKey)>,
 }
 
-impl MemoryIds {
-    /// Returns the stored value of the id. If there is no value, claims the id and returns `None`.
-    pub(super) fn claim(&self, key: &PublishKey, entry: &str, life: Duration) -> Option<String> {
-        self.with(|table, now| match table.entries.get(key) {
+impl IdStore for MemoryIds {
+    async fn claim(&self, key: &PublishKey, entry: &str, life: Duration) -> Result<Option<String>, IdempotencyError> {
+        Ok(self.with(|table, now| match table.entries.get(key) {
             Some((_, found)) => Some(found.clone()),
             None => {
-                table.set(key, entry.to_owned(), now + life);
+                table.set(key, entry, now + life);
                 None
             }
-        })
+        }))
     }
 
-    pub(super) fn complete(&self, key: &PublishKey, entry: String, ttl: Duration) {
+    async fn complete(&self, key: &PublishKey, entry: &str, ttl: Duration) -> Result<(), IdempotencyError> {
         self.with(|table, now| table.set(key, entry, now + ttl));
+        Ok(())
     }
 
-    pub(super) fn release(&self, key: &PublishKey) {
+    async fn release(&self, key: &PublishKey) -> Result<(), IdempotencyError> {
         self.with(|table, _| table.remove(key));
+        Ok(())
     }
+}
 
+impl MemoryIds {
     fn with<T>(&self, work: impl FnOnce(&mut IdTable, Instant) -> T) -> T {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
@@ -51,14 +55,14 @@ impl MemoryIds {
 }
 
 impl IdTable {
-    fn set(&mut self, key: &PublishKey, entry: String, ends_at: Instant) {
+    fn set(&mut self, key: &PublishKey, entry: &str, ends_at: Instant) {
         self.remove(key);
         if self.entries.len() >= MAX_MEMORY_IDS
             && let Some((_, next)) = self.ends.first().cloned()
         {
             self.remove(&next);
         }
-        self.entries.insert(key.clone(), (ends_at, entry));
+        self.entries.insert(key.clone(), (ends_at, entry.to_owned()));
         self.ends.insert((ends_at, key.clone()));
     }
 
@@ -81,12 +85,12 @@ impl IdTable {
 mod tests {
     use super::*;
 
-    #[test]
-    fn ids_are_bounded() {
+    #[tokio::test]
+    async fn ids_are_bounded() {
         let memory = MemoryIds::default();
         let key = |number: usize| PublishKey { scope: "s".into(), id: number.to_string() };
         for number in 0..=MAX_MEMORY_IDS {
-            assert_eq!(memory.claim(&key(number), "x", Duration::from_secs(60)), None);
+            assert_eq!(memory.claim(&key(number), "x", Duration::from_secs(60)).await, Ok(None));
         }
         let table = memory.table.lock().unwrap();
         assert_eq!((table.entries.len(), table.ends.len()), (MAX_MEMORY_IDS, MAX_MEMORY_IDS));

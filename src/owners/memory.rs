@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{OwnerKey, OwnersError, room_key};
+use super::{OwnerKey, OwnerStore, OwnersError, room_key};
 
 /// Maximum number of rooms that have owners in memory.
 pub const MAX_MEMORY_OWNERS: usize = 500_000;
 
 /// Owners in memory. Expired owners are removed when other owners are set.
 #[derive(Default)]
-pub(super) struct MemoryOwners(Mutex<OwnerTable>);
+pub struct MemoryOwners(Mutex<OwnerTable>);
 
 #[derive(Default)]
 struct OwnerTable {
@@ -21,29 +21,30 @@ struct OwnerTable {
     ends: BTreeSet<(Instant, OwnerKey)>,
 }
 
-impl MemoryOwners {
-    pub(super) fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
+impl OwnerStore for MemoryOwners {
+    async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
         self.with(|table| table.set(room_key(namespace, room), owner, ttl, MAX_MEMORY_OWNERS))
     }
 
-    pub(super) fn get(&self, namespace: &str, room: &str) -> Option<String> {
+    async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
         let now = Instant::now();
-        self.with(|table| {
+        Ok(self.with(|table| {
             let (owner, end) = table.owners.get(&room_key(namespace, room))?;
             (*end > now).then(|| owner.clone())
-        })
+        }))
     }
 
-    pub(super) fn remove(&self, namespace: &str, room: &str) {
+    async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
         self.with(|table| table.remove(&room_key(namespace, room)));
+        Ok(())
     }
+}
 
+impl MemoryOwners {
     fn with<T>(&self, work: impl FnOnce(&mut OwnerTable) -> T) -> T {
         work(&mut self.0.lock().expect("no panic while held"))
     }
 }
-
-// === impl Table ===
 
 impl OwnerTable {
     fn set(&mut self, key: OwnerKey, owner: &str, ttl: Duration, max: usize) -> Result<(), OwnersError> {
@@ -79,33 +80,6 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn owners_are_kept_by_namespace_and_room() {
-        let owners = MemoryOwners::default();
-        owners.set("/", "a", "ada", HOUR).unwrap();
-        owners.set("/x", "a", "bob", HOUR).unwrap();
-        assert_eq!(
-            (owners.get("/", "a"), owners.get("/x", "a"), owners.get("/", "b")),
-            (Some("ada".into()), Some("bob".into()), None)
-        );
-        owners.set("/", "a", "eve", HOUR).unwrap();
-        owners.remove("/x", "a");
-        owners.remove("/x", "a");
-        assert_eq!((owners.get("/", "a"), owners.get("/x", "a")), (Some("eve".into()), None));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn owners_end_with_their_time() {
-        let owners = MemoryOwners::default();
-        owners.set("/", "a", "ada", HOUR).unwrap();
-        tokio::time::advance(HOUR / 2).await;
-        owners.set("/", "a", "ada", HOUR).unwrap();
-        tokio::time::advance(HOUR / 2).await;
-        assert_eq!(owners.get("/", "a"), Some("ada".into()), "setting it again begins a new time");
-        tokio::time::advance(HOUR / 2).await;
-        assert_eq!(owners.get("/", "a"), None);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn what_has_ended_makes_room() {

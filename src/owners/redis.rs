@@ -1,6 +1,5 @@
 //! The owners of a cluster: one Redis STRING with a time to live for each room.
 
-use std::future::Future;
 use std::time::Duration;
 
 use fred::error::Error;
@@ -8,21 +7,32 @@ use fred::interfaces::KeysInterface;
 use fred::types::Expiration;
 
 use super::cache::OwnerCache;
-use super::{OwnersError, room_key};
+use super::{OwnerStore, OwnersError, room_key};
 use crate::redis::Redis;
 
 /// Owners in Redis.
-pub(super) struct RedisOwners {
+pub struct RedisOwners {
     redis: Redis,
     cache: OwnerCache,
 }
 
 impl RedisOwners {
-    pub(super) fn new(redis: Redis) -> Self {
+    /// Creates the store on the node's connection to Redis.
+    pub fn new(redis: Redis) -> Self {
         Self { redis, cache: OwnerCache::default() }
     }
 
-    pub(super) async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
+    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>> + Send) -> Result<T, OwnersError> {
+        let noticed = self.redis.noticed(|| "an owner".to_owned(), command);
+        self.redis.when_up(noticed).await.map_err(|error| {
+            tracing::debug!(redis.error = %error, "an operation on owners failed");
+            OwnersError::Unavailable
+        })
+    }
+}
+
+impl OwnerStore for RedisOwners {
+    async fn set(&self, namespace: &str, room: &str, owner: &str, ttl: Duration) -> Result<(), OwnersError> {
         let key = room_key(namespace, room);
         let seconds = i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX);
         let name = self.redis.keys().owner(namespace, room);
@@ -34,7 +44,7 @@ impl RedisOwners {
         result
     }
 
-    pub(super) async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
+    async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {
         let key = room_key(namespace, room);
         if let Some(owner) = self.cache.get(&key) {
             return Ok(Some(owner));
@@ -48,20 +58,12 @@ impl RedisOwners {
         Ok(owner)
     }
 
-    pub(super) async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
+    async fn remove(&self, namespace: &str, room: &str) -> Result<(), OwnersError> {
         let key = room_key(namespace, room);
         let name = self.redis.keys().owner(namespace, room);
         self.cache.forget(&key);
         let result = self.answered(self.redis.client().del::<(), _>(name)).await;
         self.cache.forget(&key);
         result
-    }
-
-    async fn answered<T>(&self, command: impl Future<Output = Result<T, Error>> + Send) -> Result<T, OwnersError> {
-        let noticed = self.redis.noticed(|| "an owner".to_owned(), command);
-        self.redis.when_up(noticed).await.map_err(|error| {
-            tracing::debug!(redis.error = %error, "an operation on owners failed");
-            OwnersError::Unavailable
-        })
     }
 }

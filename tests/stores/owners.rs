@@ -1,67 +1,81 @@
-//! Owners of rooms: tests that both implementations (memory and Redis) must pass, then tests of the Redis
-//! implementation.
+//! Owners of rooms.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use roomcast::config;
-use roomcast::owners::{Owners, OwnersError};
+use roomcast::owners::{MemoryOwners, OwnerStore, Owners, OwnersError, RedisOwners};
 use roomcast::redis::Redis;
 use roomcast::telemetry::metrics::Metrics;
 
+use super::{COMMAND_TIMEOUT, connect};
 use crate::support::redis::{RedisServer, eventually};
 
 const HOUR: Duration = Duration::from_secs(3600);
-const COMMAND_TIMEOUT: Duration = Duration::from_millis(500);
 
-async fn connect(server: &RedisServer, node: &str) -> Redis {
-    let config = config::RedisSettings {
-        url: Some(config::Url::new(server.url())),
-        prefix: "p".into(),
-        command_timeout: COMMAND_TIMEOUT.into(),
-        ..config::RedisSettings::default()
-    };
-    let redis = Redis::connect(&config, node, Arc::new(Metrics::new())).unwrap();
-    eventually("Redis is up", Duration::from_secs(5), || redis.is_up()).await;
-    redis
+fn memory() -> Arc<MemoryOwners> {
+    Arc::default()
 }
 
-async fn keeps_the_promises_of_every_backend(owners: &Owners) {
+fn redis(redis: Redis) -> Arc<RedisOwners> {
+    Arc::new(RedisOwners::new(redis))
+}
+
+on_every_form! {
+    each_room_of_each_namespace_has_its_owner
+    new_owner_replaces_the_earlier_one_at_once
+    removed_owner_is_gone
+    owner_ends_with_its_time
+    new_record_begins_a_new_time
+}
+
+async fn each_room_of_each_namespace_has_its_owner(owners: Arc<impl OwnerStore>) {
     owners.set("/", "a", "ada", HOUR).await.unwrap();
     owners.set("/x", "a", "bob", HOUR).await.unwrap();
     assert_eq!(owners.get("/", "a").await, Ok(Some("ada".into())));
     assert_eq!(owners.get("/x", "a").await, Ok(Some("bob".into())));
     assert_eq!(owners.get("/", "never").await, Ok(None));
-    owners.set("/", "a", "eve", HOUR).await.unwrap();
-    assert_eq!(owners.get("/", "a").await, Ok(Some("eve".into())), "what was just replaced is not remembered");
-    owners.remove("/", "a").await.unwrap();
-    owners.remove("/", "a").await.unwrap();
-    assert_eq!(owners.get("/", "a").await, Ok(None));
-    owners.set("/", "short", "ada", Duration::from_secs(1)).await.unwrap();
+}
+
+async fn new_owner_replaces_the_earlier_one_at_once(owners: Arc<impl OwnerStore>) {
+    for owner in ["ada", "eve"] {
+        owners.set("/", "a", owner, HOUR).await.unwrap();
+        assert_eq!(owners.get("/", "a").await, Ok(Some(owner.into())));
+    }
+}
+
+async fn removed_owner_is_gone(owners: Arc<impl OwnerStore>) {
+    owners.set("/", "a", "ada", HOUR).await.unwrap();
+    for _ in 0..2 {
+        owners.remove("/", "a").await.unwrap();
+        assert_eq!(owners.get("/", "a").await, Ok(None));
+    }
+}
+
+async fn owner_ends_with_its_time(owners: Arc<impl OwnerStore>) {
+    owners.set("/", "a", "ada", Duration::from_secs(1)).await.unwrap();
+    eventually_gone(&*owners).await;
+}
+
+async fn new_record_begins_a_new_time(owners: Arc<impl OwnerStore>) {
+    owners.set("/", "a", "ada", HOUR).await.unwrap();
+    owners.set("/", "a", "ada", Duration::from_secs(1)).await.unwrap();
+    eventually_gone(&*owners).await;
+}
+
+async fn eventually_gone(owners: &impl OwnerStore) {
     let until = Instant::now() + Duration::from_secs(5);
-    while owners.get("/", "short").await != Ok(None) {
+    while owners.get("/", "a").await != Ok(None) {
         assert!(Instant::now() < until, "an owner ends with its time");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
-#[tokio::test]
-async fn owners_in_memory_keep_the_promises() {
-    keeps_the_promises_of_every_backend(&Owners::in_memory(Arc::new(Metrics::new()))).await;
-}
-
-#[tokio::test]
-async fn owners_in_redis_keep_the_promises() {
-    let server = RedisServer::start();
-    let redis = connect(&server, "n").await;
-    keeps_the_promises_of_every_backend(&Owners::in_redis(redis.clone(), Arc::new(Metrics::new()))).await;
-    redis.close().await;
-}
+// --- only in Redis ---
 
 #[tokio::test]
 async fn every_node_knows_an_owner_at_once_and_a_new_one_within_a_second() {
     let server = RedisServer::start();
-    let (one, other) = (connect(&server, "one").await, connect(&server, "other").await);
+    let (one, other) = (connect(&server, "p").await, connect(&server, "p").await);
     let here = Owners::in_redis(one.clone(), Arc::new(Metrics::new()));
     let there = Owners::in_redis(other.clone(), Arc::new(Metrics::new()));
     assert_eq!(there.get("/", "a").await, Ok(None), "that nobody owns it is not remembered");
@@ -83,7 +97,7 @@ async fn every_node_knows_an_owner_at_once_and_a_new_one_within_a_second() {
 #[tokio::test]
 async fn while_redis_is_away_nobody_waits_and_nobody_is_told_no() {
     let mut server = RedisServer::start();
-    let redis = connect(&server, "n").await;
+    let redis = connect(&server, "p").await;
     let owners = Owners::in_redis(redis.clone(), Arc::new(Metrics::new()));
     owners.set("/", "a", "ada", HOUR).await.unwrap();
     server.pause();
