@@ -301,7 +301,7 @@ pub struct PublisherParts {
 impl PublisherParts {
     /// The parts of a publisher for a node without Redis and without presence.
     pub fn alone(namespaces: &[Arc<Namespace>], delivery: Arc<dyn Delivery>, metrics: Arc<Metrics>) -> Self {
-        let throttles = Throttles::new(None, metrics.clone());
+        let throttles = Throttles::in_memory(metrics.clone());
         let history = Arc::new(History::in_memory(metrics.clone()));
         let (presence, _) = crate::presence::in_memory("alone", Default::default(), Duration::ZERO, metrics.clone())
             .start(Arc::default());

@@ -7,9 +7,12 @@ mod redis;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use memory::MemoryThrottles;
+pub use redis::RedisThrottles;
+
 use crate::redis::Redis;
+use crate::store::{MemoryOrRedis, on_store};
 use crate::telemetry::metrics::Metrics;
-use memory::MemoryThrottles;
 
 /// Identifies the events that are conflated with each other: one event name in one room.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -61,56 +64,51 @@ pub struct Closing {
     pub number: u64,
 }
 
+/// Decides when throttled events are sent, and holds the newest ones until then.
+pub trait ThrottleStore: Send + Sync {
+    /// Asks whether an event may be sent now. If not, the event is held as the newest one.
+    fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> impl Future<Output = ThrottleDecision> + Send;
+
+    /// Asks for the held event when it may be due.
+    fn due(&self, key: &ThrottleKey, every: Duration) -> impl Future<Output = DueEvent> + Send;
+
+    /// Removes and returns the events that are held in a room, before a completion is sent.
+    fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> impl Future<Output = Closing> + Send;
+}
+
 /// Throttles events over all nodes together while Redis is available. While Redis is unavailable, each node applies the
 /// rate to its own events only.
 pub struct Throttles {
-    memory: MemoryThrottles,
-    redis: Option<Redis>,
+    backend: MemoryOrRedis<MemoryThrottles, RedisThrottles>,
     metrics: Arc<Metrics>,
 }
 
 impl Throttles {
-    /// Creates the throttles of a cluster, or of a single node when `redis` is `None`.
-    pub fn new(redis: Option<Redis>, metrics: Arc<Metrics>) -> Self {
-        Self { memory: MemoryThrottles::default(), redis, metrics }
+    /// Creates the throttles of a single node.
+    pub fn in_memory(metrics: Arc<Metrics>) -> Self {
+        Self { backend: MemoryOrRedis::Memory(MemoryThrottles::default()), metrics }
     }
 
-    /// Asks whether an event may be sent now. If not, the event is held as the newest one.
+    /// Creates the throttles of a cluster.
+    pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
+        Self { backend: MemoryOrRedis::Redis(RedisThrottles::new(redis)), metrics }
+    }
+
+    /// See [`ThrottleStore::offer`]. The decision is counted.
     pub async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> ThrottleDecision {
-        let offer = match self.up() {
-            Some(redis) => redis::offer(redis, key, every, value).await,
-            None => None,
-        };
-        let offer = offer.unwrap_or_else(|| self.memory.offer(key, every, value));
+        let offer = on_store!(&self.backend, store => store.offer(key, every, value).await);
         let result = if matches!(offer, ThrottleDecision::Held(_)) { "held" } else { "passed" };
         self.metrics.throttled_total.with_label_values(&[&*key.event, result]).inc();
         offer
     }
 
-    /// Asks for the held event when it may be due.
+    /// See [`ThrottleStore::due`].
     pub async fn due(&self, key: &ThrottleKey, every: Duration) -> DueEvent {
-        if let DueEvent::Send(value, number) = self.memory.due(key, every) {
-            return DueEvent::Send(value, number);
-        }
-        match self.up() {
-            Some(redis) => redis::due(redis, key, every).await.unwrap_or(DueEvent::Wait(every)),
-            None => self.memory.due(key, every),
-        }
+        on_store!(&self.backend, store => store.due(key, every).await)
     }
 
-    /// Removes and returns the events that are held in a room, before a completion is sent.
+    /// See [`ThrottleStore::close`].
     pub async fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> Closing {
-        let mut closing = self.memory.close(scope, events);
-        if let Some(redis) = self.up()
-            && let Some(shared) = redis::close(redis, scope, events).await
-        {
-            closing.held.extend(shared.held);
-            closing.number = shared.number;
-        }
-        closing
-    }
-
-    fn up(&self) -> Option<&Redis> {
-        self.redis.as_ref().filter(|redis| redis.is_up())
+        on_store!(&self.backend, store => store.close(scope, events).await)
     }
 }

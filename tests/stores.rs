@@ -45,6 +45,7 @@ macro_rules! on_every_form {
 
 mod idempotency;
 mod owners;
+mod throttles;
 
 /// Connects to the server with this prefix of keys, and waits until Redis works.
 async fn connect(server: &RedisServer, prefix: &str) -> Redis {

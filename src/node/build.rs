@@ -182,7 +182,7 @@ fn publisher(
     Publisher::new(publish::PublisherParts {
         namespaces: ground.namespaces.clone(),
         delivery: broadcaster,
-        throttles: Throttles::new(ground.redis.clone(), ground.metrics.clone()),
+        throttles: ground.by_redis(Throttles::in_redis, Throttles::in_memory),
         history: history.clone(),
         presence: presence.clone(),
         metrics: ground.metrics.clone(),

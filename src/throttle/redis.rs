@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fred::types::Value;
 
-use super::{Closing, DueEvent, ThrottleDecision, ThrottleKey};
+use super::{Closing, DueEvent, MemoryThrottles, ThrottleDecision, ThrottleKey, ThrottleStore};
 use crate::redis::Redis;
 use crate::redis::script::Script;
 use crate::telemetry::log_limit::log_seldom;
@@ -16,8 +16,58 @@ static CLOSE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("clos
 /// Minimum time that Redis keeps a held value. After that Redis removes the value if the node that stored it has died.
 const KEEP: Duration = Duration::from_secs(60);
 
-/// See [`super::Throttles::offer`]. Returns `None` when Redis did not answer or returned an error.
-pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<ThrottleDecision> {
+/// Throttles in Redis. While Redis is unavailable, this node decides alone.
+pub struct RedisThrottles {
+    redis: Redis,
+    alone: MemoryThrottles,
+}
+
+impl ThrottleStore for RedisThrottles {
+    async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> ThrottleDecision {
+        let decision = match self.up() {
+            Some(redis) => offer(redis, key, every, value).await,
+            None => None,
+        };
+        match decision {
+            Some(decision) => decision,
+            None => self.alone.offer(key, every, value).await,
+        }
+    }
+
+    async fn due(&self, key: &ThrottleKey, every: Duration) -> DueEvent {
+        // The node may hold an event from the time when Redis was unavailable.
+        match (self.alone.due(key, every).await, self.up()) {
+            (DueEvent::Send(value, number), _) => DueEvent::Send(value, number),
+            (_, Some(redis)) => due(redis, key, every).await.unwrap_or(DueEvent::Wait(every)),
+            (alone, None) => alone,
+        }
+    }
+
+    async fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> Closing {
+        let mut closing = self.alone.close(scope, events).await;
+        if let Some(redis) = self.up()
+            && let Some(shared) = close(redis, scope, events).await
+        {
+            closing.held.extend(shared.held);
+            closing.number = shared.number;
+        }
+        closing
+    }
+}
+
+impl RedisThrottles {
+    /// Creates the store on the node's connection to Redis.
+    pub fn new(redis: Redis) -> Self {
+        Self { redis, alone: MemoryThrottles::default() }
+    }
+
+    fn up(&self) -> Option<&Redis> {
+        Some(&self.redis).filter(|redis| redis.is_up())
+    }
+}
+
+/// See [`ThrottleStore::offer`]. Returns `None` when Redis did not answer or returned an error.
+async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, value: &[u8]) -> Option<ThrottleDecision> {
     let args = [
         Value::from_static_str("offer"),
         millis(every),
@@ -32,8 +82,8 @@ pub(super) async fn offer(redis: &Redis, key: &ThrottleKey, every: Duration, val
     }
 }
 
-/// See [`super::Throttles::due`]. Returns `None` when Redis did not answer or returned an error.
-pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<DueEvent> {
+/// See [`ThrottleStore::due`]. Returns `None` when Redis did not answer or returned an error.
+async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Option<DueEvent> {
     let args = vec![Value::from_static_str("due"), millis(every)];
     let answer = run(&THROTTLE, redis, keys(redis, key), args).await?;
     match answer.first()?.as_str()?.as_ref() {
@@ -43,8 +93,8 @@ pub(super) async fn due(redis: &Redis, key: &ThrottleKey, every: Duration) -> Op
     }
 }
 
-/// See [`super::Throttles::close`]. Returns `None` when Redis did not answer or returned an error.
-pub(super) async fn close(redis: &Redis, scope: &Arc<str>, events: &[Arc<str>]) -> Option<Closing> {
+/// See [`ThrottleStore::close`]. Returns `None` when Redis did not answer or returned an error.
+async fn close(redis: &Redis, scope: &Arc<str>, events: &[Arc<str>]) -> Option<Closing> {
     let names = redis.keys();
     let mut all = vec![names.throttle_number(scope)];
     for event in events {

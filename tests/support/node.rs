@@ -112,7 +112,7 @@ pub fn plain_publisher(delivery: Arc<dyn Delivery>, metrics: &Arc<Metrics>) -> A
     Publisher::new(publish::PublisherParts {
         namespaces: Vec::new(),
         delivery,
-        throttles: Throttles::new(None, metrics.clone()),
+        throttles: Throttles::in_memory(metrics.clone()),
         history: Arc::new(History::in_memory(metrics.clone())),
         presence: presence::in_memory("plain", Policies::default(), Duration::ZERO, metrics.clone())
             .start(Arc::default())
@@ -155,7 +155,7 @@ impl Node {
         let publisher = Publisher::new(publish::PublisherParts {
             namespaces: namespaces.clone(),
             delivery,
-            throttles: Throttles::new(Some(redis.clone()), metrics.clone()),
+            throttles: Throttles::in_redis(redis.clone(), metrics.clone()),
             history: history.clone(),
             presence: presence.clone(),
             metrics: metrics.clone(),
