@@ -59,6 +59,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
             codes: Default::default(),
         },
         unknown: UnknownEvent::Refuse,
+        hook_joins: Default::default(),
         connect: ConnectPolicy::default(),
         disconnect: None,
         limits: ConnectionPolicy::default(),

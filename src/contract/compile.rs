@@ -94,6 +94,7 @@ impl Compiler<'_> {
             digest: String::new(),
             auth: self.auth(&errors),
             unknown: self.section("unknown").unwrap_or_default(),
+            hook_joins: self.section("hook_joins").unwrap_or_default(),
             connect: self.connect(),
             disconnect: self.disconnect(),
             limits: self.limits(),

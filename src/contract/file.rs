@@ -11,7 +11,7 @@ use serde_json::Value;
 
 pub use events::*;
 
-use super::model::{AtExpiry, AuthMode, MemberUnit, RejectPolicy, ReplayPolicy, UnknownEvent};
+use super::model::{AtExpiry, AuthMode, HookJoins, MemberUnit, RejectPolicy, ReplayPolicy, UnknownEvent};
 
 /// One application: the events that its clients and backends may send, and its rooms with the rules of who may join.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,6 +35,9 @@ pub struct ContractFile {
     /// What happens with an event that no contract of the namespace declares. Default: refuse.
     #[serde(default)]
     pub unknown: Option<UnknownEvent>,
+    /// Which rooms a hook's answer may let a client join. Default: any.
+    #[serde(default)]
+    pub hook_joins: Option<HookJoins>,
     /// What happens when a client connects.
     #[serde(default)]
     pub connect: ConnectSpec,
@@ -249,7 +252,7 @@ pub enum PresenceSpec {
     /// `true`: presence is recorded, and no event announces it. `false`: it is not recorded.
     Kept(bool),
     /// Presence is recorded, members are listed, and events announce them to the room.
-    Told(PresenceTableSpec),
+    Told(Box<PresenceTableSpec>),
 }
 
 /// The members of a room: the events that announce them, and what lists of members show.

@@ -37,6 +37,8 @@ pub struct Contract {
     pub errors: ErrorShape,
     /// The reaction to an event that no contract defines.
     pub unknown: UnknownEvent,
+    /// The rooms that a hook's answer may let a client join.
+    pub hook_joins: HookJoins,
     /// The steps when a client connects.
     pub connect: ConnectPolicy,
     /// The hook that is notified of a disconnect.
@@ -193,6 +195,19 @@ pub enum UnknownEvent {
     Refuse,
     /// Nothing happens. The event is counted.
     Ignore,
+}
+
+/// Which rooms a hook's answer may let a client join.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum HookJoins {
+    /// Any room, also one that no contract declares. No rule is evaluated.
+    #[default]
+    Any,
+    /// Rooms that a contract of the namespace declares. No rule is evaluated.
+    Declared,
+    /// Rooms that a contract of the namespace declares, if the room's rule `join` is true for the client.
+    Permitted,
 }
 
 /// The steps when a client connects.

@@ -13,9 +13,9 @@ use super::scope::Scope;
 /// A compiled CEL expression that answers yes or no.
 ///
 /// Variables are `user`, `payload`, `params`, `socket`, `now`, `room`, `vars`, `members` and `count`; beside CEL's own
-/// functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A member
-/// that is missing makes the comparison around it fail, not the whole rule: `a.missing == x || other` still asks
-/// `other`.
+/// functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A
+/// member that is missing makes the comparison around it fail, not the whole rule: `a.missing == x || other` still
+/// asks `other`.
 #[derive(Debug, Clone)]
 pub struct Rule(Arc<Compiled>);
 
@@ -289,6 +289,8 @@ mod tests {
             ("socket.ip == 'x'", "`connectedAt`"),
             ("ownr(room) == user.id", "`owner`"),
             ("owner('job:1') == user.id", "owner(room)"),
+            ("owner(user.claims.job) == user.id", "compare the claim with a variable of the room's name"),
+            ("owned(payload.room)", "write `owned(room)`"),
             ("owner(room, 1) == user.id", "owner(room)"),
             ("permitted(room)", "permitted(room, patterns)"),
             ("capability(room, 't', 1)", "capability(room, token)"),

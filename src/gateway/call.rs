@@ -7,7 +7,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use super::context::{EventContext, EventRoom};
 use super::{Gateway, GatewayClient};
-use crate::contract::model::{Contract, HookCall, Outcome};
+use crate::contract::model::{Contract, HookCall, HookJoins, Outcome};
 use crate::contract::scope::Scope;
 use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
@@ -67,19 +67,18 @@ impl Gateway {
 
     /// Decides what a hook's answer will do besides permitting the event. An entry that cannot be performed is left
     /// out, logged and counted. The client gets no error, because the backend has permitted the event.
-    pub(super) fn plan_answer(
+    pub(super) async fn plan_answer(
         &self,
         client: &GatewayClient,
         contract: &Arc<Contract>,
         mut answer: HookAnswer,
+        scope: &Scope<'_>,
     ) -> AnswerPlan {
         let mut plan = AnswerPlan::default();
         for room in std::mem::take(&mut answer.join) {
-            if is_reserved_room(&room) {
-                let text = format!("the room {room:?} is reserved; name a room of a contract");
-                self.log_bad_answer(contract, "join", &Refusal::new(Code::InvalidRoom, text));
-            } else {
-                plan.joins.push(room.into());
+            match self.check_hook_join(client, contract, &room, scope).await {
+                Ok(()) => plan.joins.push(room.into()),
+                Err(refusal) => self.log_bad_answer(contract, "join", &refusal),
             }
         }
         for reply in std::mem::take(&mut answer.reply) {
@@ -108,6 +107,36 @@ impl Gateway {
         }
         plan.answer = answer;
         plan
+    }
+
+    /// Checks that a hook's answer may let the client join a room. The room's own hook is not asked.
+    async fn check_hook_join(
+        &self,
+        client: &GatewayClient,
+        contract: &Contract,
+        room: &str,
+        scope: &Scope<'_>,
+    ) -> Result<(), Refusal> {
+        if is_reserved_room(room) {
+            let text = format!("the room {room:?} is reserved; name a room of a contract");
+            return Err(Refusal::new(Code::InvalidRoom, text));
+        }
+        if contract.hook_joins == HookJoins::Any {
+            return Ok(());
+        }
+        let Some((def, vars)) = client.namespace.room_of(room) else {
+            let text =
+                format!("no contract of the namespace declares the room {room:?}, and `hook_joins` is not \"any\"");
+            return Err(Refusal::new(Code::InvalidRoom, text));
+        };
+        let Some(rule) = def.join.as_ref().filter(|_| contract.hook_joins == HookJoins::Permitted) else {
+            return Ok(());
+        };
+        let place = EventRoom { def: def.clone(), name: room.into(), vars };
+        if self.ask(client, rule, &place, scope).await? {
+            return Ok(());
+        }
+        Err(Refusal::new(Code::AuthorizationFailed, format!("the client may not join {room:?}")))
     }
 
     /// Performs everything that an answer asks for, except the acknowledgement.

@@ -226,12 +226,20 @@ impl Gateway {
             Box::pin(self.auto_join(client)).await;
         }
         for (contract, answer) in answers {
-            let plan = self.plan_answer(client, &contract, answer);
-            Box::pin(self.perform_answer(client, plan)).await;
+            Box::pin(self.settle_answer(client, &contract, answer)).await;
         }
         if session.offsets().is_some() {
             Box::pin(self.settle_trail(client)).await;
         }
+    }
+
+    /// Performs what the answer of a connect hook asks for.
+    async fn settle_answer(&self, client: &Arc<GatewayClient>, contract: &Arc<Contract>, answer: HookAnswer) {
+        let user = client.session.user();
+        let mut scope = scope_of(client, &user, &Value::Null);
+        scope.capabilities = Some(&*self.parts.auth);
+        let plan = self.plan_answer(client, contract, answer, &scope).await;
+        self.perform_answer(client, plan).await;
     }
 
     fn greet(&self, client: &GatewayClient) {

@@ -132,7 +132,7 @@ impl Gateway {
         let answer = match &place.def.call {
             Some(call) => {
                 let answer = Box::pin(self.ask_join_hook(client, &place, call)).await?;
-                Some(Box::new(self.plan_answer(client, contract, answer)))
+                Some(Box::new(Box::pin(self.plan_answer(client, contract, answer, scope)).await))
             }
             None => None,
         };

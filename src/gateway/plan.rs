@@ -117,7 +117,7 @@ impl Gateway {
             more.follow = Some(self.plan_follow(context.contract, event, data, &scope)?);
         }
         let answer = self.call(context, call, scope).await?;
-        more.answer = self.plan_answer(context.client, context.contract, answer);
+        more.answer = self.plan_answer(context.client, context.contract, answer, scope).await;
         Ok(more)
     }
 

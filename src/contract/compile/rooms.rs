@@ -142,7 +142,7 @@ impl Compiler<'_> {
     fn presence(&mut self, key_path: &KeyPath, raw: Option<file::PresenceSpec>) -> Option<PresencePolicy> {
         let (listed, raw) = match raw? {
             file::PresenceSpec::Kept(false) => return None,
-            file::PresenceSpec::Kept(true) => (false, file::PresenceTableSpec::default()),
+            file::PresenceSpec::Kept(true) => (false, Box::default()),
             file::PresenceSpec::Told(table) => (true, table),
         };
         for (key, given, needed, by) in [

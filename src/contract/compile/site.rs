@@ -69,7 +69,12 @@ impl ExpressionSite {
 
     /// Why a rule cannot work at this position.
     pub fn objection_to(self, rule: &Rule) -> Option<&'static str> {
-        let room = (!matches!(self, Self::Room(_)) && !self.is_presence()).then_some("there is no room yet");
+        let room = match self {
+            Self::Room(_) | Self::Member | Self::Members | Self::Shown => None,
+            Self::Sent(MembersAt::NoRoom) => Some("the event has no room; add `room`, `join` or `leave`"),
+            Self::Sent(_) => Some("only `require` and the rules of rooms know the room"),
+            _ => Some("there is no room yet"),
+        };
         let objections = [
             ("payload", self.no_payload()),
             ("params", self.no_params()),

@@ -241,7 +241,12 @@ impl Checker {
                 return Err(wrong());
             };
             if argument.expr != Expr::Ident("room".to_owned()) {
-                return Err(wrong());
+                return Err(format!(
+                    "`{0}` knows only the room that the rule is about: write `{0}(room)`. To let a user in by a claim, \
+                     compare the claim with a variable of the room's name (`vars.jobId == user.claims.job`), or write \
+                     `permitted(room, user.claims.rooms)`",
+                    call.func_name
+                ));
             }
             self.uses.owner = true;
             return Ok(Expr::Ident(if call.func_name == "owner" { facts::OWNER } else { facts::OWNED }.to_owned()));

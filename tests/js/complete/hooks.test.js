@@ -11,7 +11,8 @@ import { world } from '../harness/world.js';
 const namespace = '/hooked';
 const LIMITS = 'timeout = "3s"\nconcurrency = 4\nqueue = 8\nretries = 2\nbreaker = { failures = 5, open = "1s" }\n';
 const backend = await Backend.start();
-const w = await world({ contracts: [join(ROOT, 'tests/js/fixtures/hooked.toml')], toml: backend.toml('backend', LIMITS) });
+const contracts = ['hooked.toml', 'hooked-order.toml'].map((file) => join(ROOT, 'tests/js/fixtures', file));
+const w = await world({ contracts, toml: backend.toml('backend', LIMITS) });
 after(() => backend.stop());
 
 const agree = () => ({ ok: true });
@@ -79,6 +80,57 @@ for (const transport of Object.keys(TRANSPORTS)) {
     assert.deepEqual(await bob.drain(w.a), [['done', { room: '1' }]]);
   });
 }
+
+describe("an event that does everything", () => {
+  test("does the contract's steps and the answers of its hooks in the documented order", async () => {
+    const alice = await connect({ namespace: '/ordered' });
+    await alice.ask('enter', { room: '1' });
+    backend.answer = ({ type, data }) => {
+      const publish = [{ event: 'published', data: { room: '1', by: type } }];
+      const reply = [{ event: 'answered', data: type }];
+      if (type === 'io.roomcast.join') return { ok: true, reply, publish, metadata: { by: 'join' } };
+      return data.event === 'all' ? { ok: true, reply, publish, join: ['plain:2'], metadata: { by: 'event' } } : agree();
+    };
+    const second = { x: [1] };
+    const ack = await alice.ask('all', { room: '1', me: { by: 'payload', name: 'ann' } }, 'second', second);
+    assert.deepEqual(ack, { success: true, room: 'open:1', rooms: ['open:1', 'plain:1'] });
+    assert.deepEqual(alice.inbox, [
+      ['answered', 'io.roomcast.join'],
+      ['relayed', { room: 'open:1' }],
+      ['followed', { room: '1' }],
+      ['answered', 'io.roomcast.event'],
+      ['published', { room: '1', by: 'io.roomcast.event' }],
+      ['replied'],
+      ['agreed', { room: '1' }],
+    ]);
+    const [{ data }] = backend.of('event');
+    assert.deepEqual(data.args, [{ room: '1', me: { by: 'payload', name: 'ann' } }, 'second', second]);
+    await alice.ask('all', { room: '1' });
+    const { socket } = backend.of('event').at(-1).data;
+    assert.deepEqual([socket.rooms, socket.metadata], [['open:1', 'plain:2'], { by: 'event', name: 'ann' }]);
+  });
+
+  test('a hook joins only rooms that are declared, and whose rule permits it, where the contract says so', async () => {
+    const alice = await connect({ namespace: '/ordered' });
+    const rooms = ['mine:alice', 'mine:bob', 'undeclared', 'plain:3', '$user:bob'];
+    backend.answer = on('event', () => ({ ok: true, join: rooms }));
+    assert.equal((await alice.ask('all', { room: '1' })).success, true);
+    await alice.ask('all', { room: '1' });
+    assert.deepEqual(backend.of('event').at(-1).data.socket.rooms, ['mine:alice', 'open:1', 'plain:3']);
+    backend.answer = on('connect', () => ({ ok: true, join: rooms }));
+    const bob = await connect({ namespace: '/ordered', user: 'bob' });
+    await bob.ask('all', { room: '1' });
+    assert.deepEqual(backend.of('event').at(-1).data.socket.rooms, ['mine:bob', 'plain:3']);
+  });
+
+  test('a hook joins any room where the contract does not say otherwise', async () => {
+    const alice = await connect();
+    backend.answer = on('event', () => ({ ok: true, join: ['undeclared', '$user:bob'] }));
+    await alice.ask('do', {});
+    await alice.ask('do', {});
+    assert.deepEqual(backend.of('event').at(-1).data.socket.rooms, ['undeclared']);
+  });
+});
 
 describe('refusals', () => {
   test('an event is refused with the code and the message of the backend', async () => {
