@@ -4,8 +4,7 @@
 //! means that the older history is gone: it expired, was removed or was lost, and its events cannot be known. An answer
 //! that cannot be proven complete is marked as incomplete.
 //!
-//! Two stores behave the same (`tests/history.rs` runs one suite against both): memory for a single node, Redis for a
-//! cluster. `docs/history.md` is the page for users.
+//! `docs/history.md` is the page for users.
 
 mod holes;
 mod memory;
@@ -23,6 +22,7 @@ use crate::contract::model::RoomDef;
 use crate::event::Event;
 use crate::redis::{Budget, Redis};
 use crate::session::RoomName;
+use crate::store::{MemoryOrRedis, on_store};
 use crate::telemetry::metrics::Metrics;
 use crate::time::unix_millis;
 
@@ -31,7 +31,6 @@ pub use page::{HistoryPage, HistoryQuery, HistoryStart, PageOrder};
 pub use record::{ListTarget, Recorded, RoomRecord};
 pub use redis::RedisHistory;
 pub use sequencer::{RoomTurn, Sequencer};
-use unrecorded::Unrecorded;
 
 /// Maximum number of events in a page.
 pub const MAX_PAGE: usize = 1000;
@@ -42,6 +41,9 @@ pub const MAX_RECORDING_BYTES: usize = 64 << 20;
 
 /// Maximum life of a history after its last event: ten years.
 pub const MAX_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// How long a client can be gone before its node notices. This time is added to the recovery window.
+const GRACE: Duration = Duration::from_secs(60);
 
 /// A namespace and a room.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,55 +128,68 @@ impl HistoryError {
     }
 }
 
+/// Stores the histories of rooms.
+pub trait HistoryStore: Send + Sync {
+    /// Appends one event to a room's history, and its payload to the contract's own list. Returns the event's position.
+    ///
+    /// The append is atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis
+    /// Cluster a second command writes the list, because its key comes from the contract and lives in another slot; the
+    /// list can then lack an event that the history has. In memory there is no list.
+    fn append(
+        &self,
+        room: &RoomKey,
+        keep: Retention,
+        copy: Option<ListCopy<'_>>,
+        event: &Event,
+    ) -> impl Future<Output = Result<Appended, HistoryError>> + Send;
+
+    /// Reads a page of a room's history. The page is empty when the room has no history.
+    fn read(
+        &self,
+        room: &RoomKey,
+        query: HistoryQuery,
+    ) -> impl Future<Output = Result<HistoryPage, HistoryError>> + Send;
+
+    /// Notes for `life` that an event was published live and may be missing in the histories of the namespace. In
+    /// memory nothing is noted, because an append cannot fail.
+    fn note_unrecorded(&self, namespace: &Arc<str>, life: Duration);
+
+    /// Whether such an event was noted, on any node.
+    fn lacks_events(&self, namespace: &str) -> impl Future<Output = Result<bool, HistoryError>> + Send;
+
+    /// The number of rooms that have a history in this node's memory, and the bytes of their events.
+    fn size(&self) -> (usize, usize);
+}
+
 /// The histories of all rooms.
 pub struct History {
-    backend: HistoryStore,
+    backend: MemoryOrRedis<MemoryHistory, RedisHistory>,
     sequencer: Sequencer,
-    unrecorded: Unrecorded,
     /// Limits the bytes of events that wait for earlier events of their rooms, or for Redis.
     waiting: Budget,
     metrics: Arc<Metrics>,
-}
-
-enum HistoryStore {
-    Memory(MemoryHistory),
-    Redis(RedisHistory),
 }
 
 impl History {
     /// Creates the histories of a single node. They are kept in memory, bounded by [`MAX_MEMORY_ROOMS`] and
     /// [`MAX_MEMORY_BYTES`], and lost with the process.
     pub fn in_memory(metrics: Arc<Metrics>) -> Self {
-        let backend = HistoryStore::Memory(MemoryHistory::new(metrics.clone()));
-        Self {
-            backend,
-            sequencer: Sequencer::new(),
-            unrecorded: Unrecorded::new(None),
-            waiting: Budget::new(usize::MAX),
-            metrics,
-        }
+        let backend = MemoryOrRedis::Memory(MemoryHistory::new(metrics.clone()));
+        Self { backend, sequencer: Sequencer::new(), waiting: Budget::new(usize::MAX), metrics }
     }
 
     /// The number of rooms that have a history in this node's memory, and the bytes of their events.
     pub fn size(&self) -> (usize, usize) {
-        match &self.backend {
-            HistoryStore::Memory(memory) => memory.size(),
-            HistoryStore::Redis(_) => (0, 0),
-        }
+        on_store!(&self.backend, store => store.size())
     }
 
     /// Creates the histories of a cluster. They are kept in Redis.
     pub fn in_redis(redis: Redis, metrics: Arc<Metrics>) -> Self {
-        let unrecorded = Unrecorded::new(Some(redis.clone()));
-        let backend = HistoryStore::Redis(RedisHistory::new(redis, metrics.clone()));
-        Self { backend, sequencer: Sequencer::new(), unrecorded, waiting: Budget::new(MAX_RECORDING_BYTES), metrics }
+        let backend = MemoryOrRedis::Redis(RedisHistory::new(redis, metrics.clone()));
+        Self { backend, sequencer: Sequencer::new(), waiting: Budget::new(MAX_RECORDING_BYTES), metrics }
     }
 
-    /// Appends one event to a room's history, and its payload to the contract's own list. Returns the event's position.
-    ///
-    /// The append is atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis
-    /// Cluster a second command writes the list, because its key comes from the contract and lives in another slot; the
-    /// list can then lack an event that the history has. In memory there is no list.
+    /// See [`HistoryStore::append`]. The append is counted.
     ///
     /// # Errors
     /// [`HistoryError`]. The event is then published live without a position in the history, unless the error is
@@ -186,10 +201,7 @@ impl History {
         copy: Option<ListCopy<'_>>,
         event: &Event,
     ) -> Result<Appended, HistoryError> {
-        let appended = match &self.backend {
-            HistoryStore::Memory(memory) => Ok(memory.append(room, keep, event)),
-            HistoryStore::Redis(redis) => redis.append(room, keep, copy, event).await,
-        };
+        let appended = on_store!(&self.backend, store => store.append(room, keep, copy, event).await);
         match &appended {
             Ok(_) => self.metrics.history_appends_total.with_label_values(&[&*room.namespace]).inc(),
             Err(error) => self.count("append", error),
@@ -202,17 +214,15 @@ impl History {
     /// # Errors
     /// [`HistoryError`]
     pub async fn read(&self, room: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
-        let page = match &self.backend {
-            HistoryStore::Memory(memory) => Ok(memory.read(room, query)),
-            HistoryStore::Redis(redis) => redis.read(room, query).await,
-        };
+        let page = on_store!(&self.backend, store => store.read(room, query).await);
         page.inspect_err(|error| self.count("read", error))
     }
 
     /// Notes that an event was published live and may be missing in the histories. For `window` plus 60 s, no client of
     /// the namespace can prove which events it missed. The other nodes learn of this as soon as Redis accepts the note.
     pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {
-        self.unrecorded.note(namespace, window);
+        let life = window + GRACE;
+        on_store!(&self.backend, store => store.note_unrecorded(namespace, life));
     }
 
     /// Whether the histories of the namespace may lack an event that a returning client must get.
@@ -220,7 +230,7 @@ impl History {
     /// # Errors
     /// [`HistoryError`]
     pub async fn lacks_events(&self, namespace: &str) -> Result<bool, HistoryError> {
-        self.unrecorded.is_noted(namespace).await
+        on_store!(&self.backend, store => store.lacks_events(namespace).await)
     }
 
     /// Counts the events that a joining client was shown, and the reason if the events were incomplete.
@@ -239,11 +249,7 @@ impl History {
 
 impl std::fmt::Debug for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let backend = match self.backend {
-            HistoryStore::Memory(_) => "memory",
-            HistoryStore::Redis(_) => "redis",
-        };
-        f.debug_struct("History").field("backend", &backend).finish_non_exhaustive()
+        f.debug_struct("History").field("backend", &self.backend.name()).finish_non_exhaustive()
     }
 }
 

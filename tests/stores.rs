@@ -43,6 +43,7 @@ macro_rules! on_every_form {
     };
 }
 
+mod history;
 mod idempotency;
 mod owners;
 mod throttles;

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::page::HistoryQuery;
-use super::{Appended, HistoryPage, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey, new_epoch};
+use super::{
+    Appended, HistoryError, HistoryPage, HistoryStore, ListCopy, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey,
+    new_epoch,
+};
 use crate::event::Event;
 use crate::telemetry::metrics::Metrics;
 
@@ -55,10 +59,29 @@ impl MemoryHistory {
         Self { table: Mutex::default(), bounds: MemoryBounds { rooms, bytes }, metrics }
     }
 
-    /// See [`super::History::append`].
-    pub fn append(&self, key: &RoomKey, keep: Retention, event: &Event) -> Appended {
+    /// The number of rooms that have a history.
+    #[cfg(test)]
+    pub fn room_count(&self) -> usize {
+        self.with(Instant::now(), |table| table.rooms.len())
+    }
+
+    fn with<T>(&self, now: Instant, work: impl FnOnce(&mut HistoryTable) -> T) -> T {
+        let mut table = self.table.lock().expect("no panic while held");
+        table.expire(now);
+        work(&mut table)
+    }
+}
+
+impl HistoryStore for MemoryHistory {
+    async fn append(
+        &self,
+        key: &RoomKey,
+        keep: Retention,
+        _copy: Option<ListCopy<'_>>,
+        event: &Event,
+    ) -> Result<Appended, HistoryError> {
         let now = Instant::now();
-        self.with(now, |table| {
+        Ok(self.with(now, |table| {
             if !table.rooms.contains_key(key) {
                 table.insert(key, now);
             }
@@ -67,32 +90,24 @@ impl MemoryHistory {
             let evicted = table.evict(self.bounds, key);
             self.metrics.history_evicted_total.with_label_values::<&str>(&[]).inc_by(evicted);
             appended
-        })
+        }))
     }
 
-    /// See [`super::History::read`].
-    pub fn read(&self, key: &RoomKey, query: HistoryQuery) -> HistoryPage {
-        self.with(Instant::now(), |table| match table.rooms.get(key) {
+    async fn read(&self, key: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
+        Ok(self.with(Instant::now(), |table| match table.rooms.get(key) {
             Some(room) => room.read(query),
             None => HistoryPage::empty(query),
-        })
+        }))
     }
 
-    /// The number of rooms that have a history.
-    #[cfg(test)]
-    pub fn room_count(&self) -> usize {
-        self.with(Instant::now(), |table| table.rooms.len())
+    fn note_unrecorded(&self, _namespace: &Arc<str>, _life: Duration) {}
+
+    async fn lacks_events(&self, _namespace: &str) -> Result<bool, HistoryError> {
+        Ok(false)
     }
 
-    /// The number of rooms that have a history, and the bytes of their events.
-    pub fn size(&self) -> (usize, usize) {
+    fn size(&self) -> (usize, usize) {
         self.with(Instant::now(), |table| (table.rooms.len(), table.bytes))
-    }
-
-    fn with<T>(&self, now: Instant, work: impl FnOnce(&mut HistoryTable) -> T) -> T {
-        let mut table = self.table.lock().expect("no panic while held");
-        table.expire(now);
-        work(&mut table)
     }
 }
 
@@ -171,8 +186,6 @@ impl StoredRoom {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn key(room: &str) -> RoomKey {
@@ -190,26 +203,29 @@ mod tests {
     const KEEP: Retention = Retention { events: 10, ttl: Duration::from_secs(60) };
     const ALL: HistoryQuery = HistoryQuery { limit: 100, since: None, order: PageOrder::Asc };
 
-    #[test]
-    fn room_that_ends_first_makes_way_when_there_are_too_many() {
+    #[tokio::test]
+    async fn room_that_ends_first_makes_way_when_there_are_too_many() {
         let memory = memory(2, usize::MAX);
-        memory.append(&key("long"), Retention { ttl: Duration::from_secs(600), ..KEEP }, &event("x"));
-        memory.append(&key("short"), KEEP, &event("x"));
-        memory.append(&key("new"), Retention { ttl: Duration::from_secs(1), ..KEEP }, &event("x"));
+        memory
+            .append(&key("long"), Retention { ttl: Duration::from_secs(600), ..KEEP }, None, &event("x"))
+            .await
+            .unwrap();
+        memory.append(&key("short"), KEEP, None, &event("x")).await.unwrap();
+        memory.append(&key("new"), Retention { ttl: Duration::from_secs(1), ..KEEP }, None, &event("x")).await.unwrap();
         assert_eq!(memory.room_count(), 2);
-        assert_eq!(memory.read(&key("short"), ALL).epoch, 0);
-        assert_eq!(memory.read(&key("new"), ALL).events.len(), 1);
+        assert_eq!(memory.read(&key("short"), ALL).await.unwrap().epoch, 0);
+        assert_eq!(memory.read(&key("new"), ALL).await.unwrap().events.len(), 1);
         assert_eq!(memory.metrics.history_evicted_total.with_label_values::<&str>(&[]).get(), 1);
     }
 
-    #[test]
-    fn bytes_are_bounded_even_by_one_room() {
+    #[tokio::test]
+    async fn bytes_are_bounded_even_by_one_room() {
         let memory = memory(100, 100);
-        memory.append(&key("other"), KEEP, &event("x"));
+        memory.append(&key("other"), KEEP, None, &event("x")).await.unwrap();
         for _ in 0..5 {
-            memory.append(&key("big"), KEEP, &event(&"x".repeat(40)));
+            memory.append(&key("big"), KEEP, None, &event(&"x".repeat(40))).await.unwrap();
         }
-        let page = memory.read(&key("big"), ALL);
+        let page = memory.read(&key("big"), ALL).await.unwrap();
         assert_eq!((page.first_offset, page.last_offset), (4, 5));
         assert_eq!(memory.room_count(), 1);
     }
@@ -217,8 +233,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn expired_room_leaves_nothing_behind() {
         let memory = memory(10, usize::MAX);
-        memory.append(&key("a"), KEEP, &event("x"));
-        memory.append(&key("b"), Retention { ttl: Duration::from_secs(120), ..KEEP }, &event("x"));
+        memory.append(&key("a"), KEEP, None, &event("x")).await.unwrap();
+        memory.append(&key("b"), Retention { ttl: Duration::from_secs(120), ..KEEP }, None, &event("x")).await.unwrap();
         tokio::time::advance(Duration::from_secs(61)).await;
         assert_eq!(memory.room_count(), 1);
         tokio::time::advance(Duration::from_secs(60)).await;

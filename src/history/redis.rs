@@ -9,8 +9,10 @@ use fred::types::Value;
 
 use super::holes::{HoleStart, Holes};
 use super::page::HistoryQuery;
+use super::unrecorded::Unrecorded;
 use super::{
-    Appended, HistoryError, HistoryPage, ListCopy, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey, new_epoch,
+    Appended, HistoryError, HistoryPage, HistoryStore, ListCopy, MAX_LIFE, MAX_PAGE, PageOrder, Retention, RoomKey,
+    new_epoch,
 };
 use crate::event::{Event, RecoveryMark};
 use crate::redis::Redis;
@@ -40,6 +42,7 @@ pub struct RedisHistory {
     copy: Script,
     read: Script,
     holes: Arc<Holes>,
+    unrecorded: Unrecorded,
     clock: RedisClock,
     metrics: Arc<Metrics>,
 }
@@ -49,6 +52,7 @@ impl RedisHistory {
     pub fn new(redis: Redis, metrics: Arc<Metrics>) -> Self {
         Self {
             holes: Holes::new(redis.clone()),
+            unrecorded: Unrecorded::new(redis.clone()),
             redis,
             append: Script::new(include_str!("append.lua")),
             copy: Script::new(include_str!("copy.lua")),
@@ -56,73 +60,6 @@ impl RedisHistory {
             clock: RedisClock::default(),
             metrics,
         }
-    }
-
-    /// See [`super::History::append`].
-    ///
-    /// # Errors
-    /// [`HistoryError`]
-    pub async fn append(
-        &self,
-        room: &RoomKey,
-        keep: Retention,
-        copy: Option<ListCopy<'_>>,
-        event: &Event,
-    ) -> Result<Appended, HistoryError> {
-        let (beside, apart) = match self.redis.is_clustered() {
-            true => (None, copy),
-            false => (copy, None),
-        };
-        let mut keys = self.keys(room);
-        keys.push(self.redis.keys().history(&room.namespace, &room.room, "fence"));
-        keys.extend(beside.map(|copy| copy.key.to_owned()));
-        let mut appended = self.append_in_time(&keys, keep, beside, event).await;
-        if matches!(appended, Ok(AppendReply::Late)) {
-            // Redis answered within the time limit, so this node's copy of Redis' clock was wrong. The answer has
-            // corrected the copy.
-            appended = self.append_in_time(&keys, keep, beside, event).await;
-        }
-        let appended = appended.and_then(|reply| match reply {
-            AppendReply::Done(appended, copied) => Ok((appended, copied)),
-            AppendReply::Late => Err(HistoryError::Timeout),
-            AppendReply::Fenced => Err(HistoryError::Fenced),
-        });
-        let (appended, copied) = appended.inspect_err(|error| {
-            // A fenced event is not published live, so it leaves no hole.
-            if *error != HistoryError::Fenced {
-                self.holes.note(room, keep.ttl);
-            }
-        })?;
-        if !copied {
-            self.not_copied("the key holds something else");
-        }
-        if let Some(copy) = apart {
-            self.copy_apart(copy).await;
-        }
-        Ok(appended)
-    }
-
-    /// See [`super::History::read`].
-    ///
-    /// # Errors
-    /// [`HistoryError`]
-    pub async fn read(&self, room: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
-        let oldest_first = query.since.is_some() && query.order == PageOrder::Asc;
-        let (offset, epoch) = match query.since {
-            Some(since) => {
-                // Numbers larger than this are not offsets, and Lua cannot compare them exactly.
-                let offset = since.offset.min(1 << 53).to_string();
-                (offset, since.known_epoch().map(|epoch| epoch.to_string()).unwrap_or_default())
-            }
-            None => Default::default(),
-        };
-        let limit = query.limit.clamp(1, MAX_PAGE).to_string();
-        let which = if oldest_first { "oldest" } else { "newest" };
-        let args = vec![limit.into(), which.into(), offset.into(), epoch.into()];
-        let reply = self.run(&self.read, self.keys(room), args).await?;
-        let (hole, mut page) = read_page(reply, query, oldest_first)?;
-        page.complete &= !self.holes.may_miss(room) && !hole.is_some_and(|hole| hole.is_in(&page, query));
-        Ok(page)
     }
 
     /// Appends the event, unless Redis runs the script only after the caller's timeout: an event that was reported as
@@ -164,6 +101,79 @@ impl RedisHistory {
 
     async fn run(&self, script: &Script, keys: Vec<String>, args: Vec<Value>) -> Result<Value, HistoryError> {
         Ok(self.redis.when_up(script.run(&self.redis, keys, args)).await?)
+    }
+}
+
+impl HistoryStore for RedisHistory {
+    async fn append(
+        &self,
+        room: &RoomKey,
+        keep: Retention,
+        copy: Option<ListCopy<'_>>,
+        event: &Event,
+    ) -> Result<Appended, HistoryError> {
+        let (beside, apart) = match self.redis.is_clustered() {
+            true => (None, copy),
+            false => (copy, None),
+        };
+        let mut keys = self.keys(room);
+        keys.push(self.redis.keys().history(&room.namespace, &room.room, "fence"));
+        keys.extend(beside.map(|copy| copy.key.to_owned()));
+        let mut appended = self.append_in_time(&keys, keep, beside, event).await;
+        if matches!(appended, Ok(AppendReply::Late)) {
+            // Redis answered within the time limit, so this node's copy of Redis' clock was wrong. The answer has
+            // corrected the copy.
+            appended = self.append_in_time(&keys, keep, beside, event).await;
+        }
+        let appended = appended.and_then(|reply| match reply {
+            AppendReply::Done(appended, copied) => Ok((appended, copied)),
+            AppendReply::Late => Err(HistoryError::Timeout),
+            AppendReply::Fenced => Err(HistoryError::Fenced),
+        });
+        let (appended, copied) = appended.inspect_err(|error| {
+            // A fenced event is not published live, so it leaves no hole.
+            if *error != HistoryError::Fenced {
+                self.holes.note(room, keep.ttl);
+            }
+        })?;
+        if !copied {
+            self.not_copied("the key holds something else");
+        }
+        if let Some(copy) = apart {
+            self.copy_apart(copy).await;
+        }
+        Ok(appended)
+    }
+
+    async fn read(&self, room: &RoomKey, query: HistoryQuery) -> Result<HistoryPage, HistoryError> {
+        let oldest_first = query.since.is_some() && query.order == PageOrder::Asc;
+        let (offset, epoch) = match query.since {
+            Some(since) => {
+                // Numbers larger than this are not offsets, and Lua cannot compare them exactly.
+                let offset = since.offset.min(1 << 53).to_string();
+                (offset, since.known_epoch().map(|epoch| epoch.to_string()).unwrap_or_default())
+            }
+            None => Default::default(),
+        };
+        let limit = query.limit.clamp(1, MAX_PAGE).to_string();
+        let which = if oldest_first { "oldest" } else { "newest" };
+        let args = vec![limit.into(), which.into(), offset.into(), epoch.into()];
+        let reply = self.run(&self.read, self.keys(room), args).await?;
+        let (hole, mut page) = read_page(reply, query, oldest_first)?;
+        page.complete &= !self.holes.may_miss(room) && !hole.is_some_and(|hole| hole.is_in(&page, query));
+        Ok(page)
+    }
+
+    fn note_unrecorded(&self, namespace: &Arc<str>, life: Duration) {
+        self.unrecorded.note(namespace, life);
+    }
+
+    async fn lacks_events(&self, namespace: &str) -> Result<bool, HistoryError> {
+        self.unrecorded.is_noted(namespace).await
+    }
+
+    fn size(&self) -> (usize, usize) {
+        (0, 0)
     }
 }
 

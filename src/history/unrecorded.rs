@@ -13,15 +13,12 @@ use tokio::time::Instant;
 use super::HistoryError;
 use crate::redis::Redis;
 
-/// How long a client can be gone before its node notices. This time is added to the recovery window.
-const GRACE: Duration = Duration::from_secs(60);
-
 /// Time to wait after a failure before Redis is asked again to store the note.
 const RETRY: Duration = Duration::from_millis(200);
 
 /// The namespaces with unrecorded events: those of this node, and those that other nodes have noted in Redis.
 pub(super) struct Unrecorded {
-    redis: Option<Redis>,
+    redis: Redis,
     noted: Arc<Mutex<HashMap<Arc<str>, UnrecordedNamespace>>>,
 }
 
@@ -31,12 +28,11 @@ struct UnrecordedNamespace {
 }
 
 impl Unrecorded {
-    pub(super) fn new(redis: Option<Redis>) -> Self {
+    pub(super) fn new(redis: Redis) -> Self {
         Self { redis, noted: Arc::default() }
     }
 
-    pub(super) fn note(&self, namespace: &Arc<str>, window: Duration) {
-        let life = window + GRACE;
+    pub(super) fn note(&self, namespace: &Arc<str>, life: Duration) {
         let tell = {
             let mut all = self.noted.lock().expect("no panic while held");
             let until = Instant::now() + life;
@@ -44,8 +40,8 @@ impl Unrecorded {
             noted.until = until;
             !std::mem::replace(&mut noted.being_told, true)
         };
-        if let (true, Some(redis)) = (tell, &self.redis) {
-            tokio::spawn(tell_others(redis.clone(), self.noted.clone(), namespace.clone(), life));
+        if tell {
+            tokio::spawn(tell_others(self.redis.clone(), self.noted.clone(), namespace.clone(), life));
         }
     }
 
@@ -54,7 +50,7 @@ impl Unrecorded {
         if self.noted.lock().expect("no panic while held").get(namespace).is_some_and(|noted| noted.until > now) {
             return Ok(true);
         }
-        let Some(redis) = &self.redis else { return Ok(false) };
+        let redis = &self.redis;
         let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
         let key: Value = redis.keys().recovery_unrecorded(namespace).into();
         let about = || format!("EXISTS {}", redis.keys().recovery_unrecorded(namespace));
