@@ -45,6 +45,7 @@ macro_rules! on_every_form {
 
 mod history;
 mod idempotency;
+mod notices;
 mod owners;
 mod throttles;
 

@@ -13,13 +13,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{HookRequest, Hooks};
 use crate::redis::Redis;
+use crate::store::{MemoryOrRedis, on_store};
 
 pub use super::request::EncodedRequest;
 pub use memory::MemoryOutbox;
@@ -41,22 +41,25 @@ pub trait Outbox: Send + Sync {
 
     /// Waits for the oldest notice that this node is to deliver. Returns the same notice again until [`Outbox::done`]
     /// removes it.
-    fn oldest(&self) -> BoxFuture<'_, EncodedRequest>;
+    fn oldest(&self) -> impl Future<Output = EncodedRequest> + Send;
 
     /// Removes a notice that was delivered, or that the courier gave up.
-    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()>;
+    fn done(&self, notice: &EncodedRequest) -> impl Future<Output = ()> + Send;
 
     /// How many notices would be lost if this node stopped now.
     fn at_risk(&self) -> usize;
 
     /// Lets another node deliver the remaining notices at once.
-    fn release(&self) -> BoxFuture<'_, ()>;
+    fn release(&self) -> impl Future<Output = ()> + Send;
 }
+
+/// The outbox of one hook.
+type HookOutbox = MemoryOrRedis<MemoryOutbox, RedisOutbox>;
 
 /// Sends notices to all hooks. Dropping this value leaves the couriers running; see [`Notices::close`].
 pub struct Notices {
     hooks: Arc<Hooks>,
-    outboxes: HashMap<String, Arc<dyn Outbox>>,
+    outboxes: HashMap<String, Arc<HookOutbox>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -66,11 +69,11 @@ impl Notices {
     /// time that one of its calls lasts.
     ///
     /// Must be called within a Tokio runtime.
-    pub fn start(hooks: Arc<Hooks>, mut outbox: impl FnMut(&str, Duration) -> Arc<dyn Outbox>) -> Self {
+    fn start(hooks: Arc<Hooks>, outbox: impl Fn(&str, Duration) -> HookOutbox) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut outboxes = HashMap::new();
         for (name, backend) in &hooks.backends {
-            let outbox = outbox(name, backend.timeout());
+            let outbox = Arc::new(outbox(name, backend.timeout()));
             let courier = sender::NoticeSender::new(backend.clone(), outbox.clone(), &hooks.metrics);
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(courier.run()).await });
@@ -82,13 +85,13 @@ impl Notices {
     /// Starts couriers that keep notices in memory only. Notices that are not delivered when the node stops are lost.
     pub fn in_memory(hooks: Arc<Hooks>) -> Self {
         let metrics = hooks.metrics.clone();
-        Self::start(hooks, |hook, _| Arc::new(MemoryOutbox::new(hook, MAX_WAITING, &metrics)))
+        Self::start(hooks, |hook, _| MemoryOrRedis::Memory(MemoryOutbox::new(hook, MAX_WAITING, &metrics)))
     }
 
     /// Starts couriers that keep the notices of all nodes in Redis.
     pub fn in_redis(hooks: Arc<Hooks>, redis: &Redis) -> Self {
         let metrics = hooks.metrics.clone();
-        Self::start(hooks, |hook, call| Arc::new(RedisOutbox::new(redis.clone(), hook, call, &metrics)))
+        Self::start(hooks, |hook, call| MemoryOrRedis::Redis(RedisOutbox::new(redis.clone(), hook, call, &metrics)))
     }
 
     /// Queues a notice for a hook. Returns false when there is no such hook.
@@ -96,13 +99,14 @@ impl Notices {
         let Some(outbox) = self.outboxes.get(hook) else { return false };
         let notice = self.hooks.seal(&request);
         let fits = notice.body.len() <= MAX_NOTICE_BYTES;
-        outbox.put(if fits { notice } else { self.hooks.seal(&request.shortened()) });
+        let notice = if fits { notice } else { self.hooks.seal(&request.shortened()) };
+        on_store!(&**outbox, outbox => outbox.put(notice));
         true
     }
 
     /// How many notices would be lost if this node stopped now.
     pub fn at_risk(&self) -> usize {
-        self.outboxes.values().map(|outbox| outbox.at_risk()).sum()
+        self.outboxes.values().map(|outbox| on_store!(&**outbox, outbox => outbox.at_risk())).sum()
     }
 
     /// Waits until no notice would be lost, at most `patience`, then stops the couriers. Returns how many notices are
@@ -116,7 +120,7 @@ impl Notices {
         self.tasks.close();
         self.tasks.wait().await;
         for outbox in self.outboxes.values() {
-            outbox.release().await;
+            on_store!(&**outbox, outbox => outbox.release().await);
         }
         self.at_risk()
     }

@@ -1,7 +1,5 @@
 //! Notices in memory only, for a node without Redis.
 
-use futures_util::future::BoxFuture;
-
 use super::ring::Ring;
 use super::{EncodedRequest, Outbox};
 use crate::telemetry::metrics::Metrics;
@@ -23,27 +21,22 @@ impl Outbox for MemoryOutbox {
         self.ring.push(notice);
     }
 
-    fn oldest(&self) -> BoxFuture<'_, EncodedRequest> {
-        Box::pin(async {
-            loop {
-                if let Some(notice) = self.ring.oldest(1).pop() {
-                    return notice;
-                }
-                self.ring.arrival().await;
+    async fn oldest(&self) -> EncodedRequest {
+        loop {
+            if let Some(notice) = self.ring.oldest(1).pop() {
+                return notice;
             }
-        })
+            self.ring.arrival().await;
+        }
     }
 
-    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()> {
+    async fn done(&self, notice: &EncodedRequest) {
         self.ring.remove(&notice.id);
-        Box::pin(std::future::ready(()))
     }
 
     fn at_risk(&self) -> usize {
         self.ring.len()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
-        Box::pin(std::future::ready(()))
-    }
+    async fn release(&self) {}
 }

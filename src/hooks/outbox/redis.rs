@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use fred::error::{Error as RedisError, ErrorKind};
 use fred::types::{FromValue, Value};
-use futures_util::future::BoxFuture;
 use prometheus::IntCounter;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
@@ -145,23 +144,21 @@ impl Outbox for RedisOutbox {
         self.shared.ring.push(notice);
     }
 
-    fn oldest(&self) -> BoxFuture<'_, EncodedRequest> {
-        Box::pin(self.shared.oldest())
+    async fn oldest(&self) -> EncodedRequest {
+        self.shared.oldest().await
     }
 
-    fn done<'a>(&'a self, notice: &'a EncodedRequest) -> BoxFuture<'a, ()> {
-        Box::pin(self.shared.done(notice))
+    async fn done(&self, notice: &EncodedRequest) {
+        self.shared.done(notice).await;
     }
 
     fn at_risk(&self) -> usize {
         self.shared.ring.len()
     }
 
-    fn release(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            // If this fails, the lease expires by itself.
-            let _ = self.shared.release().await;
-        })
+    async fn release(&self) {
+        // If this fails, the lease expires by itself.
+        let _ = self.shared.release().await;
     }
 }
 

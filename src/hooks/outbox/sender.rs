@@ -6,10 +6,11 @@ use std::time::Duration;
 use prometheus::IntCounter;
 use tokio::time::sleep;
 
-use super::Outbox;
+use super::{HookOutbox, Outbox};
 use crate::hooks::backend::Backend;
 use crate::hooks::error::HookError;
 use crate::hooks::retry;
+use crate::store::on_store;
 use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
@@ -19,14 +20,14 @@ pub(super) const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Delivers the notices of one hook.
 pub(super) struct NoticeSender {
     backend: Arc<Backend>,
-    outbox: Arc<dyn Outbox>,
+    outbox: Arc<HookOutbox>,
     delivered: IntCounter,
     refused: IntCounter,
     retried: IntCounter,
 }
 
 impl NoticeSender {
-    pub(super) fn new(backend: Arc<Backend>, outbox: Arc<dyn Outbox>, metrics: &Metrics) -> Self {
+    pub(super) fn new(backend: Arc<Backend>, outbox: Arc<HookOutbox>, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[backend.name(), result]);
         let (delivered, refused, retried) = (count("delivered"), count("refused"), count("retried"));
         Self { backend, outbox, delivered, refused, retried }
@@ -36,7 +37,7 @@ impl NoticeSender {
     pub(super) async fn run(self) {
         let mut failed = 0;
         loop {
-            let notice = self.outbox.oldest().await;
+            let notice = on_store!(&*self.outbox, outbox => outbox.oldest().await);
             match self.backend.deliver(&notice).await {
                 Ok(()) => self.delivered.inc(),
                 Err(error) if error.is_final() => {
@@ -51,7 +52,7 @@ impl NoticeSender {
                 }
             }
             failed = 0;
-            self.outbox.done(&notice).await;
+            on_store!(&*self.outbox, outbox => outbox.done(&notice).await);
         }
     }
 }
