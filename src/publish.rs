@@ -318,6 +318,8 @@ pub struct Publisher {
     recorded: HashSet<Arc<str>>,
     /// Namespaces whose clients may recover their sessions.
     recovering: HashMap<Arc<str>, RecoveryPolicy>,
+    /// Namespaces in which at least one room announces the list of its members.
+    listing: HashSet<Arc<str>>,
     /// Events that contracts have rules for, found by name because Socket.IO emitters and Node.js servers name no
     /// contract.
     ruled: foreign::ContractEvents,
@@ -359,9 +361,11 @@ impl Publisher {
         let policies =
             parts.namespaces.iter().filter_map(|namespace| Some((namespace.path.clone(), namespace.recovery()?)));
         let recovering = policies.collect();
+        let listing = parts.namespaces.iter().filter(|namespace| members::has_lists(namespace));
+        let listing = listing.map(|namespace| namespace.path.clone()).collect();
         let (plain, seconds) = (Publishes::plain(&parts.metrics), counters::seconds(&parts.metrics));
         let timers = Mutex::default();
-        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, ruled, timers, plain, seconds })
+        Arc::new(Self { parts, contracts, namespaces, recorded, recovering, listing, ruled, timers, plain, seconds })
     }
 
     /// The counter of a contract's event for one kind of publisher.

@@ -35,7 +35,7 @@ pub(super) async fn leave(parts: &NodeParts, stop: &CancellationToken, tasks: &T
         tracing::warn!("some connections did not end in time");
     }
     // The leaves of the last clients have to be announced before the announcements that wait are sent.
-    let _ = timeout_at(half(), parts.presence.settle()).await;
+    let _ = timeout(HELD, parts.presence.settle()).await;
     let _ = timeout_at(half(), parts.publisher.say_held()).await;
     let reachable = is_reachable(parts).await;
     let left = by.saturating_duration_since(Instant::now());

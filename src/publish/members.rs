@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::conflate::HeldEvent;
 use super::{Outgoing, Publisher};
-use crate::contract::model::{PresencePolicy, Reply, RoomDef, SentArgs};
+use crate::contract::model::{Namespace, PresencePolicy, Reply, RoomDef, SentArgs};
 use crate::contract::room_name::Variables;
 use crate::contract::scope::{RoomMembersScope, Scope};
 use crate::event::Event;
@@ -91,6 +91,9 @@ impl Publisher {
 
     /// Sends the list of members for which a note was held. Returns false if the held event is not such a note.
     pub(super) async fn send_due_list(&self, contract: &str, outgoing: &Outgoing) -> bool {
+        if !self.listing.contains(&outgoing.namespace) {
+            return false;
+        }
         let ([room], Some(order), Some(namespace)) =
             (&outgoing.rooms[..], &outgoing.order, self.namespaces.get(&outgoing.namespace))
         else {
@@ -118,6 +121,12 @@ impl Publisher {
     async fn listed(&self, of: &ListedRoom<'_>) -> Option<RoomMembersScope> {
         self.members_of(of.namespace, of.def, of.room, of.vars, None).await
     }
+}
+
+/// Whether a room of the namespace announces the list of its members.
+pub(super) fn has_lists(namespace: &Namespace) -> bool {
+    let mut rooms = namespace.contracts.iter().flat_map(|contract| contract.rooms.values());
+    rooms.any(|room| room.presence.as_ref().is_some_and(|policy| policy.changed.is_some()))
 }
 
 /// Encodes an event of presence. `None` if its rule is false.
