@@ -27,19 +27,20 @@ use tokio_util::task::TaskTracker;
 use crate::config;
 use crate::contract::model::RecoveryPolicy;
 use crate::history::{History, HistoryError, HistoryQuery, PageOrder, RoomKey};
-use crate::session::offsets::{ClientOffset, HistoryPoint, ReceptionRun};
+use crate::session::offsets::{ClientOffset, HistoryPoint, OffsetsSnapshot, ReceptionRun};
 use crate::session::{Close, Session};
+use crate::store::{MemoryOrRedis, on_store};
 use crate::telemetry::metrics::Metrics;
 use crate::user::User;
 
 pub use claim::SessionClaim;
+pub use memory::MemorySessionStore;
 pub use missed::{HistoryCursor, MissedEvent, ShownEvents};
+pub use redis::RedisSessionStore;
 pub use secret::{Pid, RecoveryTicket};
-pub use stored::StoredSession;
+pub use stored::{EndedSession, StoredSession};
 
 use crate::redis::Redis;
-use memory::MemorySessionStore;
-use redis::{RedisSessionStore, Writing};
 
 /// How often the node stores sessions whose rooms have changed, and reports that it is alive.
 const TICK: Duration = Duration::from_secs(1);
@@ -124,9 +125,36 @@ pub struct RecoveredSession {
     pub shown: ShownEvents,
 }
 
+/// Stores sessions for clients that return.
+pub trait SessionStore: Send + Sync {
+    /// Stores the state of a connected session, so that other nodes can recover the session after this node was killed.
+    /// In memory nothing is stored before the session ends, because the memory is gone with the node.
+    fn save(
+        &self,
+        session: &Session,
+        snapshot: OffsetsSnapshot,
+    ) -> impl Future<Output = Result<(), HistoryError>> + Send;
+
+    /// Stores a session that has ended, as long as its client may return. A session whose client may not return can no
+    /// longer be taken.
+    fn keep(&self, ended: EndedSession) -> impl Future<Output = Result<(), HistoryError>> + Send;
+
+    /// Takes the session for a user with this digest, and begins its next generation. A session can be taken only once.
+    fn take(
+        &self,
+        namespace: &Arc<str>,
+        key: &Arc<str>,
+        digest: &str,
+    ) -> impl Future<Output = Result<StoredSession, RecoveryFailure>> + Send;
+
+    /// Reports that this node is alive, which holds for `longest`, and repeats what has failed. To be called every
+    /// second. Returns false if the report has failed.
+    fn tend(&self, longest: Duration) -> impl Future<Output = bool> + Send;
+}
+
 /// Stores sessions and recovers them.
 pub struct Recovery {
-    store: SessionStore,
+    store: MemoryOrRedis<MemorySessionStore, RedisSessionStore>,
     history: Arc<History>,
     most_events: usize,
     hearing: ReceptionRun,
@@ -135,17 +163,12 @@ pub struct Recovery {
     metrics: Arc<Metrics>,
 }
 
-enum SessionStore {
-    Memory(MemorySessionStore),
-    Redis(Box<RedisSessionStore>),
-}
-
 /// A session that is connected to this node and can be recovered.
 struct LiveSession {
     session: Weak<Session>,
     window: Duration,
     renewed: Instant,
-    /// Whether the session has ended. The entry stays until Redis has answered whether it stored the end, because a
+    /// Whether the session has ended. The entry stays until the store has answered whether it stored the end, because a
     /// client that returns earlier would not find its session there.
     ended: bool,
 }
@@ -153,7 +176,7 @@ struct LiveSession {
 impl Recovery {
     /// Creates the recovery of a single node. Sessions are stored in memory.
     pub fn in_memory(config: &config::RecoverySettings, history: Arc<History>, metrics: Arc<Metrics>) -> Arc<Self> {
-        let store = SessionStore::Memory(MemorySessionStore::new(config.sessions, metrics.clone()));
+        let store = MemoryOrRedis::Memory(MemorySessionStore::new(config.sessions, metrics.clone()));
         // A single node receives no messages from other nodes, so no message can be lost.
         Self::start(store, config, history, metrics, Duration::ZERO, Arc::new(|| Some(0)))
     }
@@ -171,12 +194,12 @@ impl Recovery {
     ) -> Arc<Self> {
         let ears = redis.clone();
         let hearing: ReceptionRun = Arc::new(move || ears.hearing());
-        let store = SessionStore::Redis(Box::new(RedisSessionStore::new(redis, node, metrics.clone(), tell)));
+        let store = MemoryOrRedis::Redis(RedisSessionStore::new(redis, node, metrics.clone(), tell));
         Self::start(store, config, history, metrics, longest, hearing)
     }
 
     fn start(
-        store: SessionStore,
+        store: MemoryOrRedis<MemorySessionStore, RedisSessionStore>,
         config: &config::RecoverySettings,
         history: Arc<History>,
         metrics: Arc<Metrics>,
@@ -238,10 +261,7 @@ impl Recovery {
         }
         let digest = secret::digest(user);
         self.end_here(&ticket.key, &digest).await?;
-        let kept = match &self.store {
-            SessionStore::Memory(memory) => memory.take(&ticket.key, &digest)?.next_generation(),
-            SessionStore::Redis(redis) => redis.take(namespace, &ticket.key, &digest).await?,
-        };
+        let kept = on_store!(&self.store, store => store.take(namespace, &ticket.key, &digest).await)?;
         let mut cursors = Vec::with_capacity(kept.rooms.len());
         for (room, base) in &kept.rooms {
             let position = client_offset.position(room, *base).ok_or(RecoveryFailure::Incomplete)?;
@@ -249,7 +269,7 @@ impl Recovery {
         }
         let mut shown = ShownEvents::from_cursors(&cursors);
         let missed = self.read_on(namespace, &mut cursors, &mut shown).await?;
-        let claim = SessionClaim::new(self, &ticket.key, digest, &kept, window);
+        let claim = SessionClaim::new(self, EndedSession::again(&ticket.key, digest, &kept, window));
         Ok(RecoveredSession { ticket, claim, kept, cursors, missed, shown })
     }
 
@@ -333,15 +353,11 @@ impl Recovery {
         join_all(heads).await;
         let Some(snapshot) = offsets.to_save() else { return };
         let version = snapshot.version;
-        let kept = match &self.store {
-            SessionStore::Memory(_) => true,
-            SessionStore::Redis(redis) => {
-                let what = Writing::of(offsets, secret::digest(&session.user()), None);
-                let saved = redis.save(&what, &StoredSession::of(session, snapshot)).await;
-                saved.inspect_err(|_| self.metrics.recovery_errors_total.with_label_values(&["save"]).inc()).is_ok()
-            }
-        };
-        offsets.note_saved(version, kept);
+        let saved = on_store!(&self.store, store => store.save(session, snapshot).await);
+        if saved.is_err() {
+            self.metrics.recovery_errors_total.with_label_values(&["save"]).inc();
+        }
+        offsets.note_saved(version, saved.is_ok());
     }
 
     /// Handles the end of a session. If `may_return`, its state is stored for the client's return; otherwise the
@@ -350,38 +366,17 @@ impl Recovery {
         let Some(offsets) = session.offsets() else { return };
         let key = offsets.key().clone();
         let Some(window) = self.note_ended(&key) else { return };
-        let kept = StoredSession::of(session, offsets.snapshot());
-        let digest = secret::digest(&session.user());
-        match &self.store {
-            SessionStore::Memory(memory) => {
-                if may_return {
-                    memory.keep(key.clone(), digest, kept, window);
-                }
-                self.live().remove(&key);
-            }
-            SessionStore::Redis(redis) => {
-                // If the last joins were not stored, Redis would recover the session without these rooms.
-                let whole = may_return && offsets.to_save().is_none();
-                if !may_return {
-                    redis.forbid(&key);
-                }
-                let end = if may_return { window } else { Duration::ZERO };
-                let what = Writing::of(offsets, digest, Some(end));
-                let recovery = self.clone();
-                self.tasks.spawn(async move {
-                    let SessionStore::Redis(redis) = &recovery.store else { return };
-                    match redis.save(&what, &kept).await {
-                        Ok(()) => redis.allow(&what.key),
-                        Err(_) => {
-                            recovery.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
-                            if !whole {
-                                redis.forbid(&what.key);
-                            }
-                        }
-                    }
-                    recovery.live().remove(&what.key);
-                });
-            }
+        let ended = EndedSession::of(session, offsets, if may_return { window } else { Duration::ZERO });
+        let recovery = self.clone();
+        self.tasks.spawn(async move {
+            recovery.keep(ended).await;
+            recovery.live().remove(&key);
+        });
+    }
+
+    async fn keep(&self, ended: EndedSession) {
+        if on_store!(&self.store, store => store.keep(ended).await).is_err() {
+            self.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
         }
     }
 
@@ -427,16 +422,10 @@ impl Recovery {
 async fn keep_storing(recovery: Weak<Recovery>, longest: Duration) {
     let mut known = false;
     while let Some(recovery) = recovery.upgrade() {
-        let said = match &recovery.store {
-            SessionStore::Redis(redis) if !longest.is_zero() => redis.say_there(longest).await,
-            _ => true,
-        };
+        let said = on_store!(&recovery.store, store => store.tend(longest).await);
         known |= said;
         if known && !said {
             recovery.metrics.recovery_errors_total.with_label_values(&["node"]).inc();
-        }
-        if let SessionStore::Redis(redis) = &recovery.store {
-            redis.forget_forbidden().await;
         }
         for session in recovery.neglected() {
             recovery.settle(&session).await;

@@ -47,6 +47,7 @@ mod history;
 mod idempotency;
 mod notices;
 mod owners;
+mod recovery;
 mod throttles;
 
 /// Connects to the server with this prefix of keys, and waits until Redis works.

@@ -1,35 +1,19 @@
 //! A session that was taken from the store for a client whose handshake is not complete yet.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::redis::Writing;
-use super::{Recovery, SessionStore, StoredSession};
+use super::{EndedSession, Recovery};
 
 /// A session that was taken from the store. Dropping this value stores the session again, unless the client got the
 /// session: a connect hook may refuse the client, or the client may disconnect while the hook is asked.
 pub struct SessionClaim {
     recovery: Arc<Recovery>,
-    session: Option<ClaimedParts>,
-}
-
-/// Everything that is needed to store the session again.
-struct ClaimedParts {
-    key: Arc<str>,
-    digest: String,
-    kept: StoredSession,
-    window: Duration,
+    /// The session as it is stored again.
+    session: Option<EndedSession>,
 }
 
 impl SessionClaim {
-    pub(super) fn new(
-        recovery: &Arc<Recovery>,
-        key: &Arc<str>,
-        digest: String,
-        kept: &StoredSession,
-        window: Duration,
-    ) -> Self {
-        let session = ClaimedParts { key: key.clone(), digest, kept: kept.clone(), window };
+    pub(super) fn new(recovery: &Arc<Recovery>, session: EndedSession) -> Self {
         Self { recovery: recovery.clone(), session: Some(session) }
     }
 
@@ -42,7 +26,7 @@ impl SessionClaim {
     /// the client can return at once.
     pub async fn give_back(mut self) {
         if let Some(session) = self.session.take() {
-            self.recovery.store_again(session).await;
+            self.recovery.keep(session).await;
         }
     }
 }
@@ -51,21 +35,7 @@ impl Drop for SessionClaim {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             let recovery = self.recovery.clone();
-            self.recovery.tasks.spawn(async move { recovery.store_again(session).await });
-        }
-    }
-}
-
-impl Recovery {
-    async fn store_again(&self, session: ClaimedParts) {
-        let ClaimedParts { key, digest, kept, window } = session;
-        match &self.store {
-            SessionStore::Memory(memory) => memory.keep(key, digest, kept, window),
-            SessionStore::Redis(redis) => {
-                if redis.save(&Writing::again(key, digest, window), &kept).await.is_err() {
-                    self.metrics.recovery_errors_total.with_label_values(&["end"]).inc();
-                }
-            }
+            self.recovery.tasks.spawn(async move { recovery.keep(session).await });
         }
     }
 }

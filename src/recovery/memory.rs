@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{RecoveryFailure, StoredSession};
+use super::{EndedSession, RecoveryFailure, SessionStore, StoredSession};
+use crate::history::HistoryError;
+use crate::session::Session;
+use crate::session::offsets::OffsetsSnapshot;
 use crate::telemetry::metrics::Metrics;
 
 /// Stores sessions until their clients return or their recovery window is over.
-pub(super) struct MemorySessionStore {
+pub struct MemorySessionStore {
     table: Mutex<SessionTable>,
     most: usize,
     metrics: Arc<Metrics>,
@@ -31,23 +34,43 @@ struct SessionEntry {
 }
 
 impl MemorySessionStore {
-    pub(super) fn new(most: usize, metrics: Arc<Metrics>) -> Self {
+    /// Creates a store of at most `most` sessions. Beyond it, the session that was stored first is removed.
+    pub fn new(most: usize, metrics: Arc<Metrics>) -> Self {
         Self { table: Mutex::default(), most, metrics }
     }
 
-    pub(super) fn keep(&self, key: Arc<str>, digest: String, kept: StoredSession, window: Duration) {
+    fn note(&self, table: &SessionTable) {
+        let count = i64::try_from(table.sessions.len()).unwrap_or(i64::MAX);
+        self.metrics.recovery_sessions.with_label_values::<&str>(&[]).set(count);
+    }
+}
+
+impl SessionStore for MemorySessionStore {
+    async fn save(&self, _session: &Session, _snapshot: OffsetsSnapshot) -> Result<(), HistoryError> {
+        Ok(())
+    }
+
+    async fn keep(&self, ended: EndedSession) -> Result<(), HistoryError> {
+        if ended.window.is_zero() {
+            return Ok(());
+        }
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
-        let until = now + window;
-        table.order.push_back((key.clone(), until));
-        table.sessions.insert(key, SessionEntry { digest, kept, until });
+        let until = now + ended.window;
+        table.order.push_back((ended.key.clone(), until));
+        table.sessions.insert(ended.key, SessionEntry { digest: ended.digest, kept: ended.state, until });
         let evicted = table.prune(now, self.most);
         self.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).inc_by(evicted);
         self.note(&table);
+        Ok(())
     }
 
-    /// Removes and returns the session. A session can be taken only once.
-    pub(super) fn take(&self, key: &Arc<str>, digest: &str) -> Result<StoredSession, RecoveryFailure> {
+    async fn take(
+        &self,
+        _namespace: &Arc<str>,
+        key: &Arc<str>,
+        digest: &str,
+    ) -> Result<StoredSession, RecoveryFailure> {
         let now = Instant::now();
         let mut table = self.table.lock().expect("no panic while held");
         table.prune(now, self.most);
@@ -60,12 +83,11 @@ impl MemorySessionStore {
         }
         let entry = table.sessions.remove(key).ok_or(RecoveryFailure::Unknown)?;
         self.note(&table);
-        Ok(entry.kept)
+        Ok(entry.kept.next_generation())
     }
 
-    fn note(&self, table: &SessionTable) {
-        let count = i64::try_from(table.sessions.len()).unwrap_or(i64::MAX);
-        self.metrics.recovery_sessions.with_label_values::<&str>(&[]).set(count);
+    async fn tend(&self, _longest: Duration) -> bool {
+        true
     }
 }
 
@@ -100,49 +122,46 @@ impl SessionTable {
 mod tests {
     use super::*;
 
-    fn kept(id: &str) -> StoredSession {
-        StoredSession { id: id.into(), rooms: Vec::new(), metadata: serde_json::Map::new(), generation: 0, version: 0 }
+    fn ended(key: &str) -> EndedSession {
+        let state = StoredSession {
+            id: key.into(),
+            rooms: Vec::new(),
+            metadata: Default::default(),
+            generation: 0,
+            version: 0,
+        };
+        EndedSession::again(&key.into(), "u".into(), &state, Duration::from_secs(60))
     }
 
-    fn memory(most: usize) -> MemorySessionStore {
-        MemorySessionStore::new(most, Arc::new(Metrics::new()))
+    async fn is_taken(memory: &MemorySessionStore, key: &str) -> bool {
+        memory.take(&"/".into(), &key.into(), "u").await.is_ok()
     }
 
-    const WINDOW: Duration = Duration::from_secs(60);
-
-    #[tokio::test(start_paused = true)]
-    async fn session_is_given_once_in_time_and_to_its_user() {
-        let memory = memory(10);
-        memory.keep("k".into(), "alice".into(), kept("1"), WINDOW);
-        assert_eq!(memory.take(&"k".into(), "bob"), Err(RecoveryFailure::Refused));
-        assert_eq!(memory.take(&"k".into(), "alice"), Ok(kept("1")));
-        assert_eq!(memory.take(&"k".into(), "alice"), Err(RecoveryFailure::Unknown));
-        memory.keep("k".into(), "alice".into(), kept("2"), WINDOW);
-        tokio::time::advance(WINDOW).await;
-        assert_eq!(memory.take(&"k".into(), "alice"), Err(RecoveryFailure::Unknown));
+    fn evicted(memory: &MemorySessionStore) -> u64 {
+        memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get()
     }
 
     #[tokio::test(start_paused = true)]
     async fn oldest_make_way() {
-        let memory = memory(2);
+        let memory = MemorySessionStore::new(2, Arc::default());
         for key in ["a", "b", "c"] {
-            memory.keep(key.into(), "u".into(), kept(key), WINDOW);
+            memory.keep(ended(key)).await.unwrap();
         }
-        assert_eq!(memory.take(&"a".into(), "u"), Err(RecoveryFailure::Unknown));
-        assert!(memory.take(&"b".into(), "u").is_ok() && memory.take(&"c".into(), "u").is_ok());
-        assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 1);
+        assert!(!is_taken(&memory, "a").await && is_taken(&memory, "b").await && is_taken(&memory, "c").await);
+        assert_eq!(evicted(&memory), 1);
     }
+
     #[tokio::test(start_paused = true)]
     async fn sessions_that_were_taken_push_none_out_and_are_not_listed_for_long() {
-        let memory = memory(2);
-        memory.keep("stays".into(), "u".into(), kept("stays"), WINDOW);
+        let memory = MemorySessionStore::new(2, Arc::default());
+        memory.keep(ended("stays")).await.unwrap();
         for _ in 0..100 {
-            memory.keep("returns".into(), "u".into(), kept("returns"), WINDOW);
-            assert!(memory.take(&"returns".into(), "u").is_ok());
+            memory.keep(ended("returns")).await.unwrap();
+            assert!(is_taken(&memory, "returns").await);
             tokio::time::advance(Duration::from_millis(1)).await;
         }
         assert!(memory.table.lock().unwrap().order.len() <= 4);
-        assert_eq!(memory.take(&"stays".into(), "u"), Ok(kept("stays")));
-        assert_eq!(memory.metrics.recovery_evicted_total.with_label_values::<&str>(&[]).get(), 0);
+        assert!(is_taken(&memory, "stays").await);
+        assert_eq!(evicted(&memory), 0);
     }
 }

@@ -9,11 +9,12 @@ use futures_util::future::join_all;
 use uuid::Uuid;
 
 use super::forbidden::Forbidden;
-use super::{MovedSession, RecoveryFailure, StoredSession};
+use super::{EndedSession, MovedSession, RecoveryFailure, SessionStore, StoredSession, secret};
 use crate::history::HistoryError;
 use crate::redis::Redis;
 use crate::redis::script::Script;
-use crate::session::offsets::SessionOffsets;
+use crate::session::Session;
+use crate::session::offsets::OffsetsSnapshot;
 use crate::telemetry::metrics::Metrics;
 
 /// How long Redis keeps a connected session after the last write.
@@ -23,7 +24,7 @@ const CONNECTED: Duration = Duration::from_secs(60 * 60);
 const REMOVING: usize = 200;
 
 /// Stores sessions in Redis.
-pub(super) struct RedisSessionStore {
+pub struct RedisSessionStore {
     redis: Redis,
     /// The id of this process, which is different after each start of the node.
     incarnation: String,
@@ -35,29 +36,21 @@ pub(super) struct RedisSessionStore {
     tell: Box<dyn Fn(MovedSession) + Send + Sync>,
 }
 
-/// Describes how a session is written.
-pub(super) struct Writing {
-    pub(super) key: Arc<str>,
-    digest: String,
-    /// Whether the session was stored before.
-    saved: bool,
+/// How a session is written.
+struct SessionWrite<'a> {
+    key: &'a str,
+    digest: &'a str,
+    state: &'a StoredSession,
+    /// Whether a state of the session was stored before.
+    was_saved: bool,
     /// For an ended session, how long it can be recovered; `None` while it is connected.
     end: Option<Duration>,
 }
 
-impl Writing {
-    pub(super) fn of(offsets: &SessionOffsets, digest: String, end: Option<Duration>) -> Self {
-        Self { key: offsets.key().clone(), digest, saved: offsets.was_saved(), end }
-    }
-
-    /// Describes how a session that was taken from Redis is written again.
-    pub(super) fn again(key: Arc<str>, digest: String, window: Duration) -> Self {
-        Self { key, digest, saved: false, end: Some(window) }
-    }
-}
-
 impl RedisSessionStore {
-    pub(super) fn new(
+    /// Creates the store on the node's connection to Redis. `tell` notifies the other nodes of a session that has moved
+    /// to this node; it must not block.
+    pub fn new(
         redis: Redis,
         node: &str,
         metrics: Arc<Metrics>,
@@ -75,30 +68,89 @@ impl RedisSessionStore {
     }
 
     /// Writes a session, unless the client has recovered it on another node.
-    pub(super) async fn save(&self, what: &Writing, kept: &StoredSession) -> Result<(), HistoryError> {
-        let state = serde_json::to_string(kept).map_err(|error| HistoryError::Refused(error.to_string()))?;
+    async fn write(&self, what: SessionWrite<'_>) -> Result<(), HistoryError> {
+        let state = serde_json::to_string(what.state).map_err(|error| HistoryError::Refused(error.to_string()))?;
         let ttl = what.end.unwrap_or(CONNECTED).as_millis().to_string();
         let flag = |set: bool| Value::from(if set { "1" } else { "0" });
         let args: Vec<Value> = vec![
-            format!("{}~{}", self.incarnation, kept.generation).into(),
-            what.digest.as_str().into(),
-            kept.version.to_string().into(),
+            format!("{}~{}", self.incarnation, what.state.generation).into(),
+            what.digest.into(),
+            what.state.version.to_string().into(),
             flag(what.end.is_some()),
             state.into(),
             ttl.into(),
-            flag(!what.saved),
+            flag(!what.was_saved),
         ];
-        self.run(&self.save, &what.key, args).await.map(drop)
+        self.run(&self.save, what.key, args).await.map(drop)
     }
 
-    /// Takes the session, which can be taken only once, and begins its next generation. Notifies the other nodes if one
-    /// of them may still regard the session as connected.
-    pub(super) async fn take(
-        &self,
-        namespace: &Arc<str>,
-        key: &Arc<str>,
-        digest: &str,
-    ) -> Result<StoredSession, RecoveryFailure> {
+    /// Removes the forbidden sessions from Redis. Stops at the first error and keeps the rest for the next call.
+    async fn forget_forbidden(&self) {
+        let forget = async |key: &Arc<str>| {
+            let forgotten = self.run(&self.forget, key, vec![self.incarnation.as_str().into()]).await.is_ok();
+            if forgotten {
+                self.forbidden.remove(key);
+            }
+            forgotten
+        };
+        for keys in self.forbidden.all().chunks(REMOVING) {
+            if join_all(keys.iter().map(forget)).await.contains(&false) {
+                return;
+            }
+        }
+    }
+
+    /// Reports in Redis that this node is alive. Nodes that find its sessions later read the report. Returns whether
+    /// Redis took it.
+    async fn say_there(&self, window: Duration) -> bool {
+        let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
+        let key = self.redis.keys().recovery_node(&self.incarnation);
+        let args: Vec<Value> = vec![key.into(), "1".into(), "PX".into(), window.as_millis().to_string().into()];
+        let said = self.redis.client().custom::<Value, _>(command, args);
+        let noticed = self.redis.noticed(|| "SET recovery:node".to_owned(), said);
+        self.redis.when_up(noticed).await.is_ok()
+    }
+
+    async fn was_there(&self, incarnation: &str) -> Result<bool, RecoveryFailure> {
+        let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
+        let key: Value = self.redis.keys().recovery_node(incarnation).into();
+        let count = self.redis.client().custom::<i64, _>(command, vec![key]);
+        let count = self.redis.noticed(|| "EXISTS recovery:node".to_owned(), count).await;
+        Ok(count.map_err(|_| RecoveryFailure::Unavailable)? > 0)
+    }
+
+    async fn run(&self, script: &Script, key: &str, args: Vec<Value>) -> Result<Value, HistoryError> {
+        let key = self.redis.keys().recovery_session(key);
+        Ok(self.redis.when_up(script.run(&self.redis, vec![key], args)).await?)
+    }
+}
+
+impl SessionStore for RedisSessionStore {
+    async fn save(&self, session: &Session, snapshot: OffsetsSnapshot) -> Result<(), HistoryError> {
+        let Some(offsets) = session.offsets() else { return Ok(()) };
+        let (digest, state) = (secret::digest(&session.user()), StoredSession::of(session, snapshot));
+        let was_saved = offsets.was_saved();
+        self.write(SessionWrite { key: offsets.key(), digest: &digest, state: &state, was_saved, end: None }).await
+    }
+
+    async fn keep(&self, ended: EndedSession) -> Result<(), HistoryError> {
+        let EndedSession { key, digest, state, window, was_saved, is_whole } = &ended;
+        // Forbidden sessions are remembered until Redis has removed them.
+        if window.is_zero() {
+            self.forbidden.add(key);
+        }
+        let written = self.write(SessionWrite { key, digest, state, was_saved: *was_saved, end: Some(*window) }).await;
+        match &written {
+            Ok(()) => self.forbidden.remove(key),
+            // If the last joins were not stored, Redis would recover the session without these rooms.
+            Err(_) if !is_whole => self.forbidden.add(key),
+            Err(_) => {}
+        }
+        written
+    }
+
+    /// Notifies the other nodes if one of them may still regard the session as connected.
+    async fn take(&self, namespace: &Arc<str>, key: &Arc<str>, digest: &str) -> Result<StoredSession, RecoveryFailure> {
         if self.forbidden.contains(key) {
             return Err(RecoveryFailure::Unknown);
         }
@@ -126,54 +178,9 @@ impl RedisSessionStore {
         Ok(kept)
     }
 
-    /// Forbids that a session is recovered, because its client left, the server disconnected it, or Redis does not have
-    /// its last rooms. The session is remembered until Redis has removed it.
-    pub(super) fn forbid(&self, key: &Arc<str>) {
-        self.forbidden.add(key);
-    }
-
-    /// Lifts [`RedisSessionStore::forbid`], because Redis has stored how the session has ended.
-    pub(super) fn allow(&self, key: &Arc<str>) {
-        self.forbidden.remove(key);
-    }
-
-    /// Removes the forbidden sessions from Redis. Stops at the first error and keeps the rest for the next call.
-    pub(super) async fn forget_forbidden(&self) {
-        let forget = async |key: &Arc<str>| {
-            let forgotten = self.run(&self.forget, key, vec![self.incarnation.as_str().into()]).await.is_ok();
-            if forgotten {
-                self.allow(key);
-            }
-            forgotten
-        };
-        for keys in self.forbidden.all().chunks(REMOVING) {
-            if join_all(keys.iter().map(forget)).await.contains(&false) {
-                return;
-            }
-        }
-    }
-
-    /// Reports in Redis that this node is alive. Nodes that find its sessions later read the report. Returns whether
-    /// Redis took it.
-    pub(super) async fn say_there(&self, window: Duration) -> bool {
-        let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);
-        let key = self.redis.keys().recovery_node(&self.incarnation);
-        let args: Vec<Value> = vec![key.into(), "1".into(), "PX".into(), window.as_millis().to_string().into()];
-        let said = self.redis.client().custom::<Value, _>(command, args);
-        let noticed = self.redis.noticed(|| "SET recovery:node".to_owned(), said);
-        self.redis.when_up(noticed).await.is_ok()
-    }
-
-    async fn was_there(&self, incarnation: &str) -> Result<bool, RecoveryFailure> {
-        let command = CustomCommand::new_static("EXISTS", ClusterHash::FirstKey, false);
-        let key: Value = self.redis.keys().recovery_node(incarnation).into();
-        let count = self.redis.client().custom::<i64, _>(command, vec![key]);
-        let count = self.redis.noticed(|| "EXISTS recovery:node".to_owned(), count).await;
-        Ok(count.map_err(|_| RecoveryFailure::Unavailable)? > 0)
-    }
-
-    async fn run(&self, script: &Script, key: &str, args: Vec<Value>) -> Result<Value, HistoryError> {
-        let key = self.redis.keys().recovery_session(key);
-        Ok(self.redis.when_up(script.run(&self.redis, vec![key], args)).await?)
+    async fn tend(&self, longest: Duration) -> bool {
+        let said = longest.is_zero() || self.say_there(longest).await;
+        self.forget_forbidden().await;
+        said
     }
 }

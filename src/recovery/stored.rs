@@ -1,9 +1,13 @@
 //! The stored state of a session, from which it is recovered when its client returns.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::session::offsets::{HistoryPoint, OffsetsSnapshot};
+use super::secret;
+use crate::session::offsets::{HistoryPoint, OffsetsSnapshot, SessionOffsets};
 use crate::session::{RoomName, Session};
 
 /// The stored state of a session.
@@ -21,6 +25,42 @@ pub struct StoredSession {
     pub generation: u64,
     /// The version of this state.
     pub version: u64,
+}
+
+/// A session that has ended, as it is given to a store.
+pub struct EndedSession {
+    /// The key under which the session is stored.
+    pub key: Arc<str>,
+    /// A digest of the session's user. Only the same user can take the session.
+    pub digest: String,
+    /// The last state of the session.
+    pub state: StoredSession,
+    /// How long the client may return. Zero if it may not.
+    pub window: Duration,
+    /// Whether any state of the session was stored while the session was connected.
+    pub was_saved: bool,
+    /// Whether the newest state was stored while the session was connected. If not, the session cannot be recovered
+    /// from what was stored.
+    pub is_whole: bool,
+}
+
+impl EndedSession {
+    /// Describes a session that ends now.
+    pub(super) fn of(session: &Session, offsets: &SessionOffsets, window: Duration) -> Self {
+        Self {
+            key: offsets.key().clone(),
+            digest: secret::digest(&session.user()),
+            state: StoredSession::of(session, offsets.snapshot()),
+            window,
+            was_saved: offsets.was_saved(),
+            is_whole: offsets.to_save().is_none(),
+        }
+    }
+
+    /// Describes a session that was taken and is stored again.
+    pub(super) fn again(key: &Arc<str>, digest: String, state: &StoredSession, window: Duration) -> Self {
+        Self { key: key.clone(), digest, state: state.clone(), window, was_saved: false, is_whole: true }
+    }
 }
 
 impl StoredSession {
