@@ -4,7 +4,7 @@
 //! row says why it may not use the later ones.
 //!
 //! ```text
-//! json protocol query suggest time toml_file | text and numbers: every module may use them, so they need no other
+//! formats json protocol query suggest time toml_file | text and numbers: every module may use them, so they need no other
 //! msgpack | encodings: it reads and writes values without knowing what they are for
 //! event user error rate | values: all parts hand them to each other, so they belong to no part
 //! config contract telemetry directory | facts: they can be loaded, checked and counted without a running node
@@ -35,6 +35,7 @@ pub mod drain;
 pub mod engine;
 pub mod error;
 pub mod event;
+pub mod formats;
 pub mod forward;
 pub mod gateway;
 pub mod history;

@@ -444,7 +444,7 @@ async fn revocations_that_do_not_fit_into_redis_are_counted() {
     let server = RedisServer::start();
     let script = "for i=1,ARGV[1] do redis.call('zadd',KEYS[2],9e15,'token:'..i) end \
                   redis.call('hset',KEYS[1],'#epoch','1','#number','1')";
-    let keys = ["entries", "ends"].map(|part| format!("roomcast:revocations:{{all}}:{part}"));
+    let keys = ["entries", "ends"].map(|part| format!("roomcast:revocations:v1:{{all}}:{part}"));
     server.command(&format!("EVAL \"{script}\" 2 {} {} {MAX_REVOCATIONS}", keys[0], keys[1]));
     let node = Node::start(&server, "a");
     let auth = Authenticator::new(&config::AuthSettings::default(), node.metrics.clone()).await.unwrap();

@@ -108,7 +108,7 @@ async fn no_ghost_is_seen_after_two_heartbeats() {
     assert_eq!(left(), KILLS * 5, "five users each, told once");
     observer.presence.stop().await;
     let keys: Vec<_> = support::presence::keys(&server).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(keys, ["test:presence:{/}:epoch"]);
+    assert_eq!(keys, ["test:presence:v1:{/}:epoch"]);
 }
 
 async fn no_ghost_of(observer: &Node, id: &str, killed_at: Instant) {

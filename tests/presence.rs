@@ -363,7 +363,7 @@ async fn everything_that_remains_has_an_end() {
     assert_eq!(without_ttl, Vec::new());
     let server = world.end().await.unwrap();
     let left: Vec<_> = keys(&server).into_iter().map(|(key, _)| key).collect();
-    assert_eq!(left, ["test:presence:{/}:epoch", "test:presence:{/}:status:ann"]);
+    assert_eq!(left, ["test:presence:v1:{/}:epoch", "test:presence:v1:{/}:status:ann"]);
 }
 
 #[tokio::test]

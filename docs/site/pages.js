@@ -25,6 +25,7 @@ const groups = [
     'nginx/README.md': 'nginx',
     'docs/sticky-sessions.md': 'Sticky sessions',
     'docs/redis.md': 'Redis',
+    'docs/versions.md': 'Versions of formats',
     'docs/drain.md': 'Draining',
     'docs/doctor.md': 'Doctor',
     'docs/metrics.md': 'Metrics',

@@ -15,7 +15,7 @@ const TOPIC: &str = "act";
 
 /// An action as the other nodes receive it.
 #[derive(Debug, Serialize, Deserialize)]
-struct ActionMessage {
+pub(super) struct ActionMessage {
     namespace: Arc<str>,
     /// The action applies to the members of any of these rooms.
     rooms: Vec<RoomName>,

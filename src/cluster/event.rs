@@ -196,6 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::formats::{FRAME, frozen};
 
     fn outgoing() -> Outgoing {
         let event =
@@ -217,6 +218,19 @@ mod tests {
         assert_eq!((got.rooms, got.except, got.stamps), (sent.rooms, sent.except, sent.stamps));
         assert_eq!(got.order, sent.order);
         assert!(got.volatile);
+    }
+
+    #[test]
+    fn event_and_extras_are_the_frozen_ones() {
+        let sent = outgoing();
+        let got = decode(&sent.namespace, frozen::check(&FRAME, "event", &encode(&sent)).into()).unwrap();
+        assert_eq!(
+            (got.event, got.rooms, got.stamps, got.order),
+            (sent.event.clone(), sent.rooms.clone(), sent.stamps.clone(), sent.order.clone())
+        );
+        let extras =
+            decode_marks(frozen::check(&FRAME, "extras", &encode_marks(&sent, [&[1, 3], &[2]])).into()).unwrap();
+        assert_eq!((extras.stamps, extras.order), (sent.stamps, sent.order));
     }
 
     #[test]

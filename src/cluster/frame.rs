@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::formats::FRAME;
+
 const MAGIC: &[u8; 2] = b"rc";
-const VERSION: u8 = 2;
+const VERSION: u8 = FRAME.version;
 const FIXED: usize = MAGIC.len() + 1 + 3 * 8 + 1;
 
 /// Maximum length of a node's id, in bytes.
@@ -120,6 +122,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::formats::frozen;
 
     fn origin() -> FrameSender {
         FrameSender { node: "node-a".into(), incarnation: 7 }
@@ -131,6 +134,13 @@ mod tests {
         let frame = Frame::decode(bytes).unwrap();
         let expected = Frame { origin: origin(), number: 3, sent_at_us: 99, body: Bytes::from_static(b"body") };
         assert_eq!(frame, expected);
+    }
+
+    #[test]
+    fn header_is_the_frozen_one() {
+        let frozen = frozen::check(&FRAME, "header", &Frame::encode(&origin(), 3, 99, b"body"));
+        let expected = Frame { origin: origin(), number: 3, sent_at_us: 99, body: Bytes::from_static(b"body") };
+        assert_eq!(Frame::decode(frozen.into()).unwrap(), expected);
     }
 
     #[test]

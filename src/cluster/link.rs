@@ -67,9 +67,10 @@ impl RedisLink {
         let canaries = Canaries::start(&redis, &pubsub, metrics.clone(), config.canary_interval.get());
         let requests = pubsub.subscribe(&control, CONTROL_BUFFER);
         let (wire, events) = ClusterAdapter::new(pubsub.clone(), redis.clone(), namespaces, metrics.clone(), config);
+        let unreadable = metrics.cluster_dropped_total.with_label_values(&["unreadable"]);
         tokio::spawn(pauses::watch(redis.clone(), metrics));
         let conflicts = Conflicts::new(pubsub.origin().clone(), contracts);
-        let inbox = ClusterInbox { events, control: ControlInbox(requests) };
+        let inbox = ClusterInbox { events, control: ControlInbox { requests, unreadable } };
         (Self { redis, pubsub, control, canaries, wire, conflicts, drain }, inbox)
     }
 

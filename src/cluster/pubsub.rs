@@ -26,6 +26,7 @@ use crate::publish::{Receipt, RemoteFailure};
 use crate::redis::{
     Budget, ChannelMessage, Losses, MAX_PUBLISH_BYTES, MAX_RECEIVE_BYTES, Redis, ReservedBytes, SubscriptionKind,
 };
+use crate::telemetry::log_limit::log_seldom;
 use crate::telemetry::metrics::Metrics;
 
 pub use inbox::Incoming;
@@ -323,7 +324,7 @@ impl FrameReceiver {
             Ok(frame) if frame.origin == self.own => return None,
             Ok(frame) => frame,
             Err(error) => {
-                tracing::debug!(redis.channel = %channel, %error, "ignored a message");
+                log_seldom!(warn, redis.channel = %channel, %error, "ignored an unreadable message");
                 self.metrics.cluster_dropped_total.with_label_values(&["unreadable"]).inc();
                 return None;
             }

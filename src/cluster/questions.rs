@@ -55,7 +55,7 @@ const MAX_FOREIGN: usize = 256;
 
 /// A question as the other nodes receive it.
 #[derive(Serialize, Deserialize)]
-struct QuestionMessage {
+pub(super) struct QuestionMessage {
     id: String,
     namespace: Arc<str>,
     rooms: Vec<RoomName>,
@@ -65,7 +65,7 @@ struct QuestionMessage {
 
 /// A node's answer: how many of its clients were asked, and the clients' answers.
 #[derive(Serialize, Deserialize)]
-struct AnswerMessage {
+pub(super) struct AnswerMessage {
     id: String,
     asked: usize,
     not_asked: usize,

@@ -69,7 +69,7 @@ struct RevocationState {
 
 /// Changes of revocations, as one node sends them to the others.
 #[derive(Serialize, Deserialize)]
-struct RevocationMessage {
+pub(super) struct RevocationMessage {
     epoch: String,
     number: u64,
     changes: Vec<RevocationChange>,

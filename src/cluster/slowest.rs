@@ -51,7 +51,7 @@ pub struct SlowestConnections {
 
 /// The question as the other nodes receive it.
 #[derive(Serialize, Deserialize)]
-struct SlowestQuestion {
+pub(super) struct SlowestQuestion {
     id: String,
     namespace: String,
     by: String,
@@ -60,7 +60,7 @@ struct SlowestQuestion {
 
 /// A node's answer.
 #[derive(Serialize, Deserialize)]
-struct SlowestAnswer {
+pub(super) struct SlowestAnswer {
     id: String,
     /// The node's slowest connections; each is a [`SlowConnection`] as JSON.
     items: Vec<Box<RawValue>>,
@@ -70,7 +70,7 @@ struct SlowestAnswer {
 
 /// The description of a connection in messages between nodes. Times are Unix times in milliseconds.
 #[derive(Serialize, Deserialize)]
-struct SlowConnection {
+pub(super) struct SlowConnection {
     socket_id: String,
     user_id: Option<String>,
     transport: String,

@@ -225,6 +225,7 @@ mod tests {
 
     use super::*;
     use crate::config::{ClusterSettings, Secret};
+    use crate::formats::{FORWARDED, frozen};
 
     fn keys(secrets: &[&str]) -> ClusterKeys {
         let secret = |at: usize| secrets.get(at).map(|secret| Secret::new(*secret));
@@ -271,6 +272,17 @@ mod tests {
         assert_eq!((check(1_030_001), check(969_999)), (Err(Unproven::Stale), Err(Unproven::Stale)));
         assert_eq!(ForwardStamp::check(&keys, stamp.from, &parts, at(1_000_000)).unwrap_err(), Unproven::Malformed);
         assert!(!format!("{signature:?}").contains(|c: char| c.is_ascii_digit()));
+    }
+
+    #[test]
+    fn header_is_the_frozen_one() {
+        let (from, to) = (NodeKey::read("0011223344556677").unwrap(), NodeKey::read("8899aabbccddeeff").unwrap());
+        let (keys, stamp, mut parts) = (keys(&["secret"]), ForwardStamp { from, to, ..stamp(b"40") }, request());
+        stamp.sign(&keys, &mut parts).unwrap();
+        let frozen = frozen::check(&FORWARDED, "header", parts.headers[&STAMP].as_bytes());
+        parts.headers.insert(STAMP, HeaderValue::from_bytes(&frozen).unwrap());
+        assert_eq!(ForwardStamp::check(&keys, stamp.to, &parts, at(1_000_000)).unwrap().0, stamp);
+        assert_eq!(VERSION, FORWARDED.version.to_string());
     }
 
     #[test]

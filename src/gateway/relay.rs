@@ -130,8 +130,8 @@ fn relay_event(relay: &Relay, context: &EventContext<'_>, scope: &Scope<'_>) -> 
     encode(&relay.event, &relay.args, Some(context), scope)
 }
 
-/// Encodes an event with the arguments that the contract asks for. Attachments are kept if a placeholder in the arguments
-/// refers to them.
+/// Encodes an event with the arguments that the contract asks for. Attachments are kept if a placeholder in the
+/// arguments refers to them.
 pub(super) fn encode(
     name: &str,
     args: &SentArgs,

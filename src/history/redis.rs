@@ -34,7 +34,7 @@ const EXCEPT: &str = "except";
 
 /// Histories in Redis.
 ///
-/// A room's history is the STREAM `<prefix>:history:{<namespace>#<room>}:events`. The id of an entry is
+/// A room's history is the STREAM `<prefix>:history:v1:{<namespace>#<room>}:events`. The id of an entry is
 /// `<epoch>-<offset>`, so that a history cannot lose its epoch or offsets and keep its events.
 pub struct RedisHistory {
     redis: Redis,

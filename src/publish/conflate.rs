@@ -19,7 +19,7 @@ use crate::telemetry::log_limit::log_seldom;
 use crate::throttle::{DueEvent, ThrottleDecision, ThrottleKey, scope};
 
 /// A throttled event that waits for the end of its throttle's time, in its stored form.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct HeldEvent {
     contract: String,
     namespace: String,
@@ -184,5 +184,28 @@ impl HeldEvent {
         let event = Event::from_wire(held.text, held.attachments).ok()?;
         let outgoing = Outgoing::new(held.namespace.into(), event, held.rooms).volatile(held.volatile);
         Some((held.contract, outgoing, origin))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::{THROTTLE, frozen};
+
+    #[test]
+    fn held_events_are_the_frozen_ones() {
+        for (foreign, sample) in [(false, "held"), (true, "held-of-an-emitter")] {
+            let held = HeldEvent {
+                contract: "c".into(),
+                namespace: "/n".into(),
+                text: r#"["e",{"n":1.50}]"#.into(),
+                attachments: vec![Bytes::from_static(&[0, 1])],
+                rooms: vec!["r:é".into()],
+                volatile: true,
+                foreign,
+            };
+            let frozen = frozen::check(&THROTTLE, sample, &rmp_serde::to_vec(&held).unwrap());
+            assert_eq!(rmp_serde::from_slice::<HeldEvent>(&frozen).unwrap(), held);
+        }
     }
 }

@@ -105,6 +105,7 @@ mod rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::{RECOVERY, frozen};
 
     #[test]
     fn session_survives_redis() {
@@ -115,7 +116,6 @@ mod tests {
             generation: 2,
             version: 9,
         };
-        let text = serde_json::to_string(&kept).unwrap();
-        assert_eq!(serde_json::from_str::<StoredSession>(&text).unwrap(), kept);
+        assert_eq!(frozen::check_json(&RECOVERY, "session.json", &kept), kept);
     }
 }

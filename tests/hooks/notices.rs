@@ -14,8 +14,8 @@ use super::{HOOK, SOON, caller, hooks, hooks_with, notices, section};
 use crate::support::backend::{Backend, Reply};
 use crate::support::redis::{RedisServer, eventually};
 
-const LIST: &str = "roomcast:hook:{songs}:notices";
-const LEASE: &str = "roomcast:hook:{songs}:lease";
+const LIST: &str = "roomcast:hook:v1:{songs}:notices";
+const LEASE: &str = "roomcast:hook:v1:{songs}:lease";
 
 fn gone(number: usize) -> HookRequest {
     HookRequest::disconnect(caller(), format!("reason {number}"))

@@ -288,8 +288,9 @@ async fn list_key_that_holds_something_else_costs_the_copy_alone() {
 async fn database_holds_one_key_a_room_and_it_has_a_life() {
     let it = cluster().await;
     fill(&it.history, "job:{7}", 3).await;
-    assert_eq!(bulks(&it.server.command("KEYS *")), ["p:history:{/#job:{7}}:events"]);
-    let ttl: i64 = it.server.command("PTTL p:history:{/#job:{7}}:events").lines().next().unwrap()[1..].parse().unwrap();
+    assert_eq!(bulks(&it.server.command("KEYS *")), ["p:history:v1:{/#job:{7}}:events"]);
+    let ttl: i64 =
+        it.server.command("PTTL p:history:v1:{/#job:{7}}:events").lines().next().unwrap()[1..].parse().unwrap();
     assert!((1..=60_000).contains(&ttl), "{ttl}");
     it.redis.close().await;
 }
@@ -333,11 +334,11 @@ async fn redis_away_is_said_at_once_and_counted() {
 #[tokio::test]
 async fn something_else_under_the_key_is_refused() {
     let it = cluster().await;
-    it.server.command("SET p:history:{/#r}:events x");
+    it.server.command("SET p:history:v1:{/#r}:events x");
     assert!(matches!(it.history.append(&room("r"), KEEP, None, &numbered(1)).await, Err(HistoryError::Refused(_))));
     assert!(matches!(it.history.read(&room("r"), NEWEST).await, Err(HistoryError::Refused(_))));
-    it.server.command("DEL p:history:{/#r}:events");
-    it.server.command("XADD p:history:{/#r}:events 5-5 foo bar");
+    it.server.command("DEL p:history:v1:{/#r}:events");
+    it.server.command("XADD p:history:v1:{/#r}:events 5-5 foo bar");
     assert!(matches!(it.history.read(&room("r"), NEWEST).await, Err(HistoryError::Refused(_))));
     it.redis.close().await;
 }

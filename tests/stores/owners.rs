@@ -87,7 +87,7 @@ async fn every_node_knows_an_owner_at_once_and_a_new_one_within_a_second() {
         assert!(changed.elapsed() < Duration::from_millis(1500), "an earlier owner is believed for a second");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let ttl = server.command("TTL p:owner:{/#a}");
+    let ttl = server.command("TTL p:owner:v1:{/#a}");
     let seconds: u64 = ttl.chars().filter(char::is_ascii_digit).collect::<String>().parse().unwrap();
     assert!((3590..=3600).contains(&seconds), "every owner has a time to live: {ttl}");
     one.close().await;

@@ -349,9 +349,9 @@ impl Compiler<'_> {
         Some(Reply { event: raw.event, args, when })
     }
 
-    /// Compiles the arguments of an event or an acknowledgement. The first of `keys` names one argument, and `"*"` there
-    /// means all arguments of the client's event. The second of `keys` lists the arguments. `None` if neither is given,
-    /// or if there is a mistake.
+    /// Compiles the arguments of an event or an acknowledgement. The key `one` has one argument, or `"*"` for all
+    /// arguments of the client's event. The key `list` lists the arguments. `None` if neither is given, or if there is a
+    /// mistake.
     pub(super) fn sent_args(
         &mut self,
         key_path: &KeyPath,

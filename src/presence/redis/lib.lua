@@ -1,4 +1,4 @@
--- The beginning of every presence script. KEYS[1] is the namespace's base, such as "roomcast:presence:{/chat}". All
+-- The beginning of every presence script. KEYS[1] is the namespace's base, such as "roomcast:presence:v1:{/chat}". All
 -- other keys begin with it, so they are in the same slot. Times are Redis' own, so that the nodes' clocks do not
 -- matter.
 local base = KEYS[1]

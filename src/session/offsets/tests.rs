@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::formats::{OFFSET, frozen};
 use crate::session::recorder::Recorder;
 
 /// The last argument of the last event that was sent.
@@ -44,6 +45,17 @@ fn one_tail_tells_of_every_room() {
     assert_eq!(position(&client_offset, "a", 9, 5), at(9, 7, &[]));
     assert_eq!(position(&client_offset, "b", 0, 0), at(8, 1, &[]));
     assert_eq!(position(&client_offset, "c", 7, 7), at(7, 7, &[]), "nothing since it began");
+}
+
+#[test]
+fn text_for_the_client_is_the_frozen_one() {
+    let (wire, session_offsets) = (Recorder::default(), session_offsets(&[("a", 9, 5), ("b", 0, 0)]));
+    for stamps in [vec![stamp("a", 9, 8)], vec![stamp("b", 8, 1)], vec![stamp("a", 9, 7)]] {
+        session_offsets.send(&wire, &event(), &stamps).unwrap();
+    }
+    let frozen = String::from_utf8(frozen::check(&OFFSET, "offset", client_offset(&wire).as_bytes())).unwrap();
+    assert_eq!(position(&frozen, "a", 9, 5), at(9, 5, &[(7, 8)]));
+    assert_eq!(position(&frozen, "b", 0, 0), at(8, 1, &[]));
 }
 
 #[test]

@@ -107,8 +107,8 @@ if (ENGINE === 'native') {
     await client.ended();
     // The test deletes the liveness keys, because they last as long as the longest recovery window, which the other
     // contract has.
-    await w.redis.call('DEL', ...(await w.redis.keys('roomcast:recovery:node:*')));
-    await eventually('the living say so again', async () => (await w.redis.keys('roomcast:recovery:node:*')).length === 2);
+    await w.redis.call('DEL', ...(await w.redis.keys('roomcast:recovery:v1:node:*')));
+    await eventually('the living say so again', async () => (await w.redis.keys('roomcast:recovery:v1:node:*')).length === 2);
     assert.equal(await comeBack(client, w.b), false);
     assert.equal(await w.b.metric('roomcast_recoveries_total', { result: 'expired' }), 1);
   });
@@ -155,7 +155,7 @@ if (ENGINE === 'native') {
       await eventually('the node is ready again', async () => (await node.get('/ready')).status === 200, 20_000);
     }
     await eventually('everybody knows that events went live that no history has', async () => {
-      return (await w.redis.keys('roomcast:recovery:unrecorded:*')).length === 1;
+      return (await w.redis.keys('roomcast:recovery:v1:unrecorded:*')).length === 1;
     });
     assert.equal(await comeBack(late, w.b), false);
     assert.ok(!numbers(late.inbox).includes(3));
