@@ -1,10 +1,10 @@
 //! The formats that nodes share: messages between nodes, values in Redis, and texts that a client carries from one node
 //! to another.
 //!
-//! Each format has a version. While a cluster is upgraded, nodes of two releases work together: a node ignores and counts
-//! a message of another version, and never sees a value of another version in Redis, because the name of the key
-//! contains the version. `docs/versions.md` has this table, and says how to change a format. `tests/formats/` has frozen
-//! samples of each version, which the tests of the files named here write and read.
+//! Each format has a version. While a cluster is upgraded, nodes of two releases work together: a node ignores and
+//! counts a message of another version, and never sees a value of another version in Redis, because the name of the key
+//! contains the version. `docs/versions.md` has this table, and says how to change a format. `tests/formats/` has
+//! frozen samples of each version, which the tests of the files named here write and read.
 
 #[cfg(test)]
 pub(crate) mod frozen;

@@ -350,8 +350,8 @@ impl Compiler<'_> {
     }
 
     /// Compiles the arguments of an event or an acknowledgement. The key `one` has one argument, or `"*"` for all
-    /// arguments of the client's event. The key `list` lists the arguments. `None` if neither is given, or if there is a
-    /// mistake.
+    /// arguments of the client's event. The key `list` lists the arguments. `None` if neither is given, or if there is
+    /// a mistake.
     pub(super) fn sent_args(
         &mut self,
         key_path: &KeyPath,
