@@ -144,7 +144,7 @@ async fn every_id_has_a_life_and_a_dead_nodes_claim_is_short() {
     let server = RedisServer::start();
     let redis = connect_counted(&server, "p", &metrics).await;
     let it = Idempotency::in_redis(redis.clone(), Duration::from_secs(600), metrics);
-    let ttl = || -> i64 { server.command("PTTL p:publish:c:1").lines().next().unwrap()[1..].parse().unwrap() };
+    let ttl = || -> i64 { server.command("PTTL p:publish:v1:c:1").lines().next().unwrap()[1..].parse().unwrap() };
     let claimed = new(&it, "1", b"body").await;
     assert!((1..=30_000).contains(&ttl()), "{}", ttl());
     it.complete(claimed, "{}").await;
