@@ -380,17 +380,19 @@ pub struct ClientEvent {
     pub undo: Option<String>,
     /// Whether any part of the event's handling reads the payload.
     pub reads_payload: bool,
-    /// Which parts of the event's handling use the members of its room.
-    pub members: MembersUse,
+    /// What the event's handling uses of the room that the event is about.
+    pub room_use: RoomUse,
 }
 
-/// Which parts of an event's handling use the members of the event's room.
+/// What an event's handling uses of the room that the event is about, besides the room's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct MembersUse {
-    /// Rules that are evaluated before anything is done.
+pub struct RoomUse {
+    /// Whether rules that are evaluated before anything is done use the room's members.
     pub checks: bool,
-    /// Events and acknowledgements that are sent when the event has joined and left its rooms.
-    pub sends: bool,
+    /// Whether the event sends the room's members, or asks about them when it has joined and left its rooms.
+    pub members: bool,
+    /// Whether the event sends variables of the room's name.
+    pub vars: bool,
 }
 
 /// The form of a payload.

@@ -1,9 +1,7 @@
 //! Finds out which parts of a contract read the payload, and which use the members of a room. A payload that no part
 //! reads is passed on as bytes; members that no part uses are not looked up.
 
-use super::model::{
-    ClientEvent, ErrorShape, MembersUse, Outcome, Relay, ReplayPolicy, Reply, RoomRef, SentArgs, Target,
-};
+use super::model::{ClientEvent, ErrorShape, Outcome, Relay, ReplayPolicy, Reply, RoomRef, RoomUse, SentArgs, Target};
 use super::path::Path;
 use super::rule::Rule;
 use super::template::Template;
@@ -52,12 +50,11 @@ impl SentArgs {
         }
     }
 
-    /// Whether the arguments use the members of a room.
-    pub fn reads_members(&self) -> bool {
+    fn uses(&self, is_such: fn(&Path) -> bool) -> bool {
         match self {
             Self::Unchanged => false,
-            Self::Payload(template) => template.reads_members(),
-            Self::Values(templates) => templates.iter().any(Template::reads_members),
+            Self::Payload(template) => template.uses(is_such),
+            Self::Values(templates) => templates.iter().any(|template| template.uses(is_such)),
         }
     }
 }
@@ -69,7 +66,7 @@ impl Reply {
 
     /// Whether the event uses the members of a room.
     pub fn reads_members(&self) -> bool {
-        self.args.reads_members() || self.when.as_ref().is_some_and(Rule::needs_members)
+        self.args.uses(Path::reads_members) || self.when.as_ref().is_some_and(Rule::needs_members)
     }
 }
 
@@ -104,14 +101,18 @@ impl ClientEvent {
             || self.ack.as_ref().is_some_and(SentArgs::reads_payload)
             || errors.reads_payload()
     }
-    /// Computes [`ClientEvent::members`] when the contract is compiled.
-    pub(super) fn finds_members_used(&self) -> MembersUse {
+
+    /// Computes [`ClientEvent::room_use`] when the contract is compiled.
+    pub(super) fn finds_room_used(&self) -> RoomUse {
         let follows = self.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
-        MembersUse {
-            checks: self.relay.iter().any(|relay| relay.when.as_ref().is_some_and(Rule::needs_members)),
-            sends: self.relay.iter().any(|relay| relay.args.reads_members())
-                || self.reply.iter().chain(follows).any(Reply::reads_members)
-                || self.ack.as_ref().is_some_and(SentArgs::reads_members),
+        let replies = || self.reply.iter().chain(follows);
+        let asks = |rule: &Option<Rule>| rule.as_ref().is_some_and(Rule::needs_members);
+        let sent =
+            || self.relay.iter().map(|relay| &relay.args).chain(replies().map(|reply| &reply.args)).chain(&self.ack);
+        RoomUse {
+            checks: self.relay.iter().any(|relay| asks(&relay.when)),
+            members: sent().any(|args| args.uses(Path::reads_members)) || replies().any(|reply| asks(&reply.when)),
+            vars: sent().any(|args| args.uses(|path| path.variable().is_some())),
         }
     }
 }

@@ -97,14 +97,14 @@ impl Template {
         found
     }
 
-    /// Whether the template reads the payload.
-    pub fn reads_payload(&self) -> bool {
-        self.paths().into_iter().any(|(_, path)| path.reads_payload())
+    /// Whether the template uses such a path.
+    pub fn uses(&self, is_such: fn(&Path) -> bool) -> bool {
+        self.paths().into_iter().any(|(_, path)| is_such(path))
     }
 
-    /// Whether the template uses the members of a room.
-    pub fn reads_members(&self) -> bool {
-        self.paths().into_iter().any(|(_, path)| path.reads_members())
+    /// Whether the template reads the payload.
+    pub fn reads_payload(&self) -> bool {
+        self.uses(Path::reads_payload)
     }
 
     /// Whether the template is an object.

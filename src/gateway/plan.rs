@@ -60,20 +60,22 @@ impl Gateway {
             Some(of) => self.place_of_member(context.client, of, scope)?.map(Box::new),
             None => None,
         };
-        let plan = Plan { joins, leaves, about, relays: Vec::new(), more: None };
-        if def.members.checks {
-            return Box::pin(self.check_among_members(context, plan, scope)).await;
+        let mut plan = Plan { joins, leaves, about, relays: Vec::new(), more: None };
+        if def.room_use.checks {
+            Box::pin(self.check_among_members(context, &mut plan, scope)).await?;
+        } else {
+            self.check_rest(context, &mut plan, scope).await?;
         }
-        self.check_rest(context, plan, scope).await
+        Ok(plan)
     }
 
     /// Checks the rest of an event whose rules use the members of its room.
     async fn check_among_members<'a>(
         &self,
         context: &EventContext<'a>,
-        plan: Plan<'a>,
+        plan: &mut Plan<'a>,
         scope: &Scope<'_>,
-    ) -> Result<Plan<'a>, Refusal> {
+    ) -> Result<(), Refusal> {
         let members = match plan.place() {
             Some(place) => self.members(context.client, place).await,
             None => None,
@@ -85,18 +87,18 @@ impl Gateway {
     async fn check_rest<'a>(
         &self,
         context: &EventContext<'a>,
-        mut plan: Plan<'a>,
+        plan: &mut Plan<'a>,
         scope: &Scope<'_>,
-    ) -> Result<Plan<'a>, Refusal> {
+    ) -> Result<(), Refusal> {
         let def = context.def;
         plan.relays = self.plan_relays(context, scope).await?;
         if let Some(rule) = &def.require {
             self.require(context, rule, plan.place(), scope).await?;
         }
         if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() {
-            plan.more = Some(Box::pin(self.check_more(context, &plan, scope)).await?);
+            plan.more = Some(Box::pin(self.check_more(context, plan, scope)).await?);
         }
-        Ok(plan)
+        Ok(())
     }
 
     async fn check_more(

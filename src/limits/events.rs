@@ -210,7 +210,7 @@ mod tests {
             throttle: None,
             undo: None,
             reads_payload: false,
-            members: Default::default(),
+            room_use: Default::default(),
         })
     }
 

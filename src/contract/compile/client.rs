@@ -11,7 +11,7 @@ use super::site::{ExpressionSite, MembersAt};
 use crate::contract::document::KeyPath;
 use crate::contract::file;
 use crate::contract::model::{
-    ClientEvent, ErrorShape, MembersUse, Outcome, PayloadShape, Relay, Reply, RoomRef, SentArgs, Target,
+    ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse, SentArgs, Target,
 };
 use crate::suggest::{nearest, one_of_quoted};
 
@@ -24,7 +24,7 @@ impl Compiler<'_> {
             if let Some(raw) = self.read::<file::ClientEventSpec>(&key_path, &value) {
                 let mut event = self.client_event(&key_path, &name, raw);
                 event.reads_payload = event.finds_payload_read(errors);
-                event.members = event.finds_members_used();
+                event.room_use = event.finds_room_used();
                 events.insert(name, Arc::new(event));
             }
         }
@@ -98,7 +98,7 @@ impl Compiler<'_> {
             throttle,
             undo: raw.undo,
             reads_payload: true,
-            members: MembersUse::default(),
+            room_use: RoomUse::default(),
         }
     }
 

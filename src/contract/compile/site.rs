@@ -51,10 +51,11 @@ impl ExpressionSite {
                 self.no_client("a backend has no user")
             }
             Root::SocketId => self.no_client("a backend has no socket"),
-            Root::Room | Root::Rooms | Root::Vars => match self {
-                Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
-                _ => None,
-            },
+            Root::Room | Root::Rooms => self.no_room(),
+            Root::Vars => self.no_room().or_else(|| {
+                matches!(self, Self::Client | Self::Failure)
+                    .then_some("the variables of the room's name are not known here")
+            }),
             Root::Members | Root::Count => self.no_members(),
             Root::Others => self.no_members().or_else(|| self.is_presence().then_some("nobody sends this event")),
             Root::Member => {
@@ -102,6 +103,14 @@ impl ExpressionSite {
         match self {
             Self::Server => Some(why),
             Self::Member | Self::Members | Self::Shown => Some("nobody sends this event; use `member`"),
+            _ => None,
+        }
+    }
+
+    fn no_room(self) -> Option<&'static str> {
+        match self {
+            Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
+            Self::Sent(MembersAt::NoRoom) => Some("the event has no room; add `room`, `join` or `leave`"),
             _ => None,
         }
     }

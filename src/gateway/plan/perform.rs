@@ -6,6 +6,8 @@ use super::super::context::EventContext;
 use super::super::relay::PlannedRelay;
 use super::super::replay::ReplayOutcome;
 use super::{Plan, RareParts};
+use crate::contract::model::RoomUse;
+use crate::contract::room_name::Variables;
 use crate::contract::scope::{RoomMembersScope, Scope};
 use crate::publish::PublisherKind;
 use crate::session::RoomName;
@@ -17,6 +19,8 @@ pub(in crate::gateway) struct PerformedPlan {
     pub(in crate::gateway) rooms: Vec<String>,
     /// The room that the event is about if it joined and left none.
     about: Option<RoomName>,
+    /// The variables of the name of the event's first room. Only for a contract that uses them.
+    vars: Variables,
     /// The members of the event's first room, after its joins and leaves. Only for a contract that uses them.
     members: Option<Box<RoomMembersScope>>,
     /// Which part of the history of each joined room was shown.
@@ -29,7 +33,7 @@ impl PerformedPlan {
     /// The scope of everything that is sent after the event's joins and leaves.
     pub(in crate::gateway) fn scope<'a>(&'a self, scope: &Scope<'a>) -> Scope<'a> {
         let room = self.rooms.first().map(String::as_str).or(self.about.as_deref());
-        Scope { room, rooms: &self.rooms, members: self.members.as_deref(), ..scope.clone() }
+        Scope { room, rooms: &self.rooms, vars: &self.vars, members: self.members.as_deref(), ..scope.clone() }
     }
 }
 
@@ -41,7 +45,8 @@ impl Gateway {
         scope: &Scope<'_>,
         plan: Plan<'_>,
     ) -> PerformedPlan {
-        let listed = plan.place().filter(|_| context.def.members.sends).cloned();
+        let RoomUse { members, vars, .. } = context.def.room_use;
+        let place = plan.place().filter(|_| members || vars).cloned();
         let mut done = PerformedPlan { rooms: plan.room_names(), ..PerformedPlan::default() };
         let Plan { joins, leaves, about, relays, mut more } = plan;
         done.about = about.map(|place| place.name);
@@ -59,8 +64,11 @@ impl Gateway {
         if !leaves.is_empty() {
             Box::pin(self.settle_trail(context.client)).await;
         }
-        if let Some(place) = listed {
-            done.members = Box::pin(self.members(context.client, &place)).await.map(Box::new);
+        if let Some(place) = place {
+            if members {
+                done.members = Box::pin(self.members(context.client, &place)).await.map(Box::new);
+            }
+            done.vars = place.vars;
         }
         if done.rooms.is_empty() && done.about.is_none() {
             for relay in relays {

@@ -108,7 +108,7 @@ describe('sockets as members', () => {
   test('only a member may ask who is there', async () => {
     const board = newBoard();
     const ann = await named('ann', board);
-    assert.deepEqual(await ann.ask('who', board), { room: `board:${board}`, count: 1, users: [{ id: ann.id, name: 'ann' }] });
+    assert.deepEqual(await ann.ask('who', board), { room: `board:${board}`, board, count: 1, users: [{ id: ann.id, name: 'ann' }] });
     const { error } = await (await open()).ask('who', board);
     assert.equal(error.code, 'AUTHORIZATION_FAILED');
   });
@@ -120,7 +120,7 @@ describe('sockets as members', () => {
     const bob = await named('bob', board, last);
     await ann.ask('draw', { board, x: 1.50 });
     await eventually('the stroke arrives', () => of(bob, 'draw').length > 0);
-    assert.deepEqual(payloads(bob, 'draw'), [{ to: 2, x: 1.5 }]);
+    assert.deepEqual(payloads(bob, 'draw'), [{ to: 2, x: 1.5, board }]);
   });
 });
 

@@ -46,6 +46,9 @@ join = "plain"
 ack  = "{members}"                                                #! the room lists no members; give it a table `presence`
 [client.none]
 relay = { everyone = true, data = "{count}" }                     #! the event has no room; add `room`, `join` or `leave`
+[client.nowhere]
+reply    = { event = "x", data = ["{room}", "{vars.id}"] }        #! `{room}` has no value here: the event has no room #! `{vars.id}` has no value here: the event has no room
+on_error = { reply = "y", data = "{vars.id}" }                    #! the variables of the room's name are not known here
 [client.both]
 join    = [{ room = "board", when = "count == 0" }, "bare"]       #! the event has not joined its rooms here
 room    = "board"                                                 #! the event is about the rooms that it joins and leaves
