@@ -29,7 +29,6 @@ mod mirror;
 mod native;
 mod operations;
 mod peers;
-mod presence;
 mod redis;
 mod replay;
 mod stores;

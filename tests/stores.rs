@@ -47,6 +47,7 @@ mod history;
 mod idempotency;
 mod notices;
 mod owners;
+mod presence;
 mod recovery;
 mod throttles;
 

@@ -47,7 +47,7 @@ fn room(name: &str) -> RoomKey {
 }
 
 fn numbered(number: u64) -> Event {
-    Event::encode("e", &[number]).unwrap()
+    Event::encode("e", [number]).unwrap()
 }
 
 async fn fill(history: &impl HistoryStore, name: &str, count: u64) -> u64 {

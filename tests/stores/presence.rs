@@ -1,4 +1,4 @@
-//! Presence: tests that both implementations (memory and Redis) must pass, and tests that need several nodes.
+//! Presence: its promises need a node with rooms, and run on one node and on several.
 
 use std::time::Duration;
 
@@ -348,7 +348,7 @@ async fn cursors_of_other_lists_are_refused(world: World) {
     world.end().await;
 }
 
-// --- only with Redis ---
+// --- only in Redis ---
 
 #[tokio::test]
 async fn everything_that_remains_has_an_end() {
