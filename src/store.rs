@@ -4,13 +4,14 @@
 //! without Redis, and `Redis…` in `redis.rs` for a cluster. `tests/stores` checks the same promises of both. A node
 //! knows from its configuration which form it has, so the part that uses the store keeps a [`MemoryOrRedis`] and calls
 //! it with `on_store!`. Trait objects would need an allocation for each call, also for each event that a history keeps.
-//! Presence has the same two forms, but is a trait object: the HTTP API needs only a part of its trait, and no event
-//! waits for a call to it.
+//! Presence has the same two forms, but is a trait object: the HTTP API needs only a part of its trait, and a call to
+//! it is a lookup that few events need.
 //!
-//! Three stores have one form, on purpose:
+//! Four stores have one form, on purpose:
 //!
 //! - The keys of `mirror` exist for other services, which read them from Redis. Without Redis nothing reads them.
 //! - Revocations are always answered from the node's memory. Redis only carries them to other nodes and over restarts.
+//! - The lease to publish for emitters is in Redis, because emitters publish through Redis. Without Redis there are none.
 //! - Rate limits and connection limits count the clients of one node, so they are never in Redis.
 
 /// The form of a store that this node has.
