@@ -11,7 +11,7 @@
 //!
 //! - The keys of `mirror` exist for other services, which read them from Redis. Without Redis nothing reads them.
 //! - Revocations are always answered from the node's memory. Redis only carries them to other nodes and over restarts.
-//! - The lease to publish for emitters is in Redis, because emitters publish through Redis. Without Redis there are none.
+//! - The lease to publish for emitters is in Redis. Emitters publish through Redis, so a node without it has none.
 //! - Rate limits and connection limits count the clients of one node, so they are never in Redis.
 
 /// The form of a store that this node has.
