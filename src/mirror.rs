@@ -139,6 +139,6 @@ impl std::fmt::Debug for Mirror {
 fn render(template: &Template, session: &Session) -> Option<String> {
     let user = session.user();
     let mut scope = Scope::new(&user, &Value::Null, session.connected_at());
-    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });
+    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at(), state: Some(session) });
     template.render_text(&scope).filter(|key| !key.is_empty())
 }

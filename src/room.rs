@@ -18,7 +18,7 @@ pub use self::questions::{NamespaceCounts, RoomSnapshot};
 pub use self::recipients::Recipients;
 use self::table::{IndexedRoom, NamespaceIndex};
 use crate::protocol::{is_reserved_room, socket_room, user_room};
-use crate::session::{RoomName, Session, Watcher};
+use crate::session::{MetadataSetter, RoomName, Session, Watcher};
 use crate::telemetry::metrics::Metrics;
 
 /// Observes which rooms have members on this node, in order. The room index calls the methods while the index's lock is
@@ -173,11 +173,11 @@ impl Rooms {
 
     /// Merges members into a session's metadata. Returns false, and changes nothing, when the result would exceed a
     /// limit ([`Session::fits_metadata`]).
-    pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>) -> bool {
+    pub fn merge_metadata(&self, session: &Session, members: &Map<String, Value>, by: MetadataSetter) -> bool {
         if members.is_empty() {
             return true;
         }
-        let merged = session.merge_metadata(members);
+        let merged = session.merge_metadata(members, by);
         if merged {
             self.watchers.iter().for_each(|watcher| watcher.changed(session));
         }

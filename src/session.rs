@@ -23,7 +23,7 @@ use crate::protocol::EVERYBODY;
 use crate::user::User;
 
 use extras::SessionExtras;
-pub use extras::{LeaveEvent, MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION};
+pub use extras::{LeaveEvent, MAX_METADATA_BYTES, MAX_NOTES_PER_SESSION, MetadataSetter};
 use held_events::HeldEvents;
 pub use held_events::MAX_HELD;
 use joined_rooms::JoinedRooms;

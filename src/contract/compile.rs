@@ -8,6 +8,7 @@ mod rooms;
 mod server;
 mod site;
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,6 +96,7 @@ impl Compiler<'_> {
             auth: self.auth(&errors),
             unknown: self.section("unknown").unwrap_or_default(),
             hook_joins: self.section("hook_joins").unwrap_or_default(),
+            client_metadata: self.client_metadata(),
             connect: self.connect(),
             disconnect: self.disconnect(),
             limits: self.limits(),
@@ -108,6 +110,15 @@ impl Compiler<'_> {
         };
         self.check_lists(&contract.server);
         contract
+    }
+
+    fn client_metadata(&mut self) -> BTreeSet<String> {
+        let entries = self.entries("metadata").into_iter();
+        let read = |(name, value): (String, Value)| {
+            let key_path = KeyPath::top("metadata").key(&name);
+            self.read::<file::MetadataMemberSpec>(&key_path, &value).map(|_| name)
+        };
+        entries.filter_map(read).collect()
     }
 
     /// Reports a mistake.

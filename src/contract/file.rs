@@ -38,6 +38,9 @@ pub struct ContractFile {
     /// Which rooms a hook's answer may let a client join. Default: any.
     #[serde(default)]
     pub hook_joins: Option<HookJoins>,
+    /// The members of the sockets' metadata of which the contract says more.
+    #[serde(default)]
+    pub metadata: BTreeMap<String, MetadataMemberSpec>,
     /// What happens when a client connects.
     #[serde(default)]
     pub connect: ConnectSpec,
@@ -64,6 +67,22 @@ pub struct ContractFile {
     #[serde(default)]
     #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
     pub server: BTreeMap<String, ServerEventSpec>,
+}
+
+/// A member of the sockets' metadata.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetadataMemberSpec {
+    /// Says that rules may use the member although a client chooses its value.
+    pub trust: TrustedSource,
+}
+
+/// Whose values rules may use.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrustedSource {
+    /// The client's.
+    Client,
 }
 
 /// One item or a list.

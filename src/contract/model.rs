@@ -1,5 +1,6 @@
 //! A compiled and checked contract, as the node uses it.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,8 @@ pub struct Contract {
     pub unknown: UnknownEvent,
     /// The rooms that a hook's answer may let a client join.
     pub hook_joins: HookJoins,
+    /// The members of the metadata that rules may use although clients set them.
+    pub client_metadata: BTreeSet<String>,
     /// The steps when a client connects.
     pub connect: ConnectPolicy,
     /// The hook that is notified of a disconnect.
@@ -368,8 +371,8 @@ pub struct ClientEvent {
     pub on_error: Option<Outcome>,
     /// The path of the user's new presence status.
     pub presence: Option<Path>,
-    /// The path of an object that is merged into the session's metadata.
-    pub metadata: Option<Path>,
+    /// The members that are merged into the session's metadata.
+    pub metadata: Option<MetadataChange>,
     /// The acknowledgement of a success. `None`: `{ success: true }`, with `room` if one was joined or left.
     pub ack: Option<SentArgs>,
     /// How often a socket may send the event.
@@ -393,6 +396,15 @@ pub struct RoomUse {
     pub members: bool,
     /// Whether the event sends variables of the room's name.
     pub vars: bool,
+}
+
+/// The members that an event merges into the session's metadata.
+#[derive(Debug)]
+pub enum MetadataChange {
+    /// The members of the object at this path.
+    At(Path),
+    /// Members that the contract names.
+    Members(Template),
 }
 
 /// The form of a payload.

@@ -7,6 +7,7 @@ use super::document::{Document, KeyPath};
 use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy, RoomDef};
 use super::report::ContractReport;
 use super::room_name::{RoomNameError, Variables};
+use super::rule::Rule;
 
 /// The families of rooms of a namespace, the most specific first.
 #[derive(Debug, Default)]
@@ -95,6 +96,7 @@ impl Namespace {
             check_auth(contract, document, earlier, report);
             check_events(contract, document, earlier, report);
             check_rooms(contract, document, earlier, report);
+            check_trust(contract, document, &parts, report);
         }
         let path = parts.first().map_or_else(|| "/".into(), |(contract, _)| contract.namespace.clone());
         Self::new(path, parts.into_iter().map(|(contract, _)| contract).collect())
@@ -178,6 +180,32 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[RoomNamePart
             contract.namespace
         );
         report.push(document.mistake(&key_path, problem, "write the same rules in both, or other names"));
+    }
+}
+
+/// Checks that no rule depends on metadata that a client chooses, unless the contract says that rules may.
+fn check_trust(contract: &Contract, document: &Document, all: &[RoomNamePart], report: &mut ContractReport) {
+    let joins = contract.rooms.values().map(|def| (KeyPath::top("rooms").key(&def.key).key("join"), def.join.as_ref()));
+    let requires = contract
+        .client
+        .values()
+        .map(|def| (KeyPath::top("client").key(&def.name).key("require"), def.require.as_ref()));
+    for (key_path, rule) in joins.chain(requires) {
+        for member in rule.into_iter().flat_map(Rule::metadata) {
+            let chosen = all
+                .iter()
+                .flat_map(|(other, _)| other.client.values())
+                .find(|event| event.metadata.as_ref().is_some_and(|metadata| metadata.takes_from_payload(member)));
+            let Some(event) = chosen.filter(|_| !contract.client_metadata.contains(member)) else { continue };
+            report.push(document.mistake(
+                &key_path,
+                format!(
+                    "clients choose `metadata.{member}` with the event \"{}\", so the rule proves nothing",
+                    event.name
+                ),
+                format!("let a hook set it, or write [metadata.{member}] trust = \"client\""),
+            ));
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::scope::Scope;
 use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
-/// `user.authenticated`, `user.anonymous`, `socket.id`, `vars`, `room`, `rooms`, `members`, `others`, `count`,
+/// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `vars`, `room`, `rooms`, `members`, `others`, `count`,
 /// `member`, `now`, `now_ms`, `event.id`, `error.code`, `error.message` and `error.retryAfterMs`.
 ///
 /// A number selects an element of an array: `payload.items.0.id`.
@@ -40,6 +40,8 @@ pub enum Root {
     UserAnonymous,
     /// The socket's id.
     SocketId,
+    /// The metadata of the socket.
+    Metadata,
     /// The variables of the room's template.
     Vars,
     /// The room that the rule or template is about.
@@ -78,6 +80,7 @@ const ROOTS: &[(&str, Root, bool)] = &[
     ("user.authenticated", Root::UserAuthenticated, false),
     ("user.anonymous", Root::UserAnonymous, false),
     ("socket.id", Root::SocketId, false),
+    ("metadata", Root::Metadata, true),
     ("vars", Root::Vars, true),
     ("room", Root::Room, false),
     ("rooms", Root::Rooms, true),
@@ -164,6 +167,7 @@ impl Path {
             Root::UserAuthenticated => Some(Cow::Owned(Value::Bool(!scope.user.anonymous))),
             Root::UserAnonymous => Some(Cow::Owned(Value::Bool(scope.user.anonymous))),
             Root::SocketId => text(scope.socket?.id),
+            Root::Metadata => self.find_metadata(scope),
             Root::Vars => text(&scope.vars.iter().find(|(name, _)| self.variable() == Some(name))?.1),
             Root::Room => text(scope.room?),
             Root::Rooms => self.select(strings(scope.rooms)),
@@ -203,6 +207,18 @@ impl Path {
             return Some(Cow::Owned(Value::Object(claims.to_map())));
         };
         let first = claims.get(first)?;
+        match rest {
+            [] => Some(Cow::Owned(first)),
+            rest => rest.iter().try_fold(&first, |value, key| member(value, key)).cloned().map(Cow::Owned),
+        }
+    }
+
+    fn find_metadata(&self, scope: &Scope<'_>) -> Option<Cow<'static, Value>> {
+        let state = scope.socket?.state?;
+        let Some((first, rest)) = self.rest.split_first() else {
+            return Some(Cow::Owned(Value::Object(state.metadata())));
+        };
+        let first = state.metadata_member(first)?;
         match rest {
             [] => Some(Cow::Owned(first)),
             rest => rest.iter().try_fold(&first, |value, key| member(value, key)).cloned().map(Cow::Owned),

@@ -1,7 +1,9 @@
 //! Finds out which parts of a contract read the payload, and which use the members of a room. A payload that no part
 //! reads is passed on as bytes; members that no part uses are not looked up.
 
-use super::model::{ClientEvent, ErrorShape, Outcome, Relay, ReplayPolicy, Reply, RoomRef, RoomUse, SentArgs, Target};
+use super::model::{
+    ClientEvent, ErrorShape, MetadataChange, Outcome, Relay, ReplayPolicy, Reply, RoomRef, RoomUse, SentArgs, Target,
+};
 use super::path::Path;
 use super::rule::Rule;
 use super::template::Template;
@@ -77,6 +79,26 @@ impl Outcome {
     }
 }
 
+impl MetadataChange {
+    fn reads_payload(&self) -> bool {
+        match self {
+            Self::At(path) => path.reads_payload(),
+            Self::Members(template) => template.reads_payload(),
+        }
+    }
+
+    /// Whether a client chooses the value of this member.
+    pub(super) fn takes_from_payload(&self, member: &str) -> bool {
+        match self {
+            Self::At(path) => path.reads_payload(),
+            Self::Members(template) => {
+                let paths = template.paths();
+                paths.iter().any(|(place, path)| place[0] == member && path.reads_payload())
+            }
+        }
+    }
+}
+
 impl ErrorShape {
     fn reads_payload(&self) -> bool {
         self.payload.reads_payload() || self.ack.reads_payload()
@@ -97,7 +119,7 @@ impl ClientEvent {
             || self.on_ok.as_ref().is_some_and(Outcome::reads_payload)
             || self.on_error.as_ref().is_some_and(Outcome::reads_payload)
             || self.presence.as_ref().is_some_and(Path::reads_payload)
-            || self.metadata.as_ref().is_some_and(Path::reads_payload)
+            || self.metadata.as_ref().is_some_and(MetadataChange::reads_payload)
             || self.ack.as_ref().is_some_and(SentArgs::reads_payload)
             || errors.reads_payload()
     }

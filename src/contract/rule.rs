@@ -12,7 +12,7 @@ use super::scope::Scope;
 
 /// A compiled CEL expression that answers yes or no.
 ///
-/// Variables are `user`, `payload`, `params`, `socket`, `now`, `room`, `vars`, `members` and `count`; beside CEL's own
+/// Variables are `user`, `payload`, `params`, `socket`, `metadata`, `now`, `room`, `vars`, `members` and `count`; beside CEL's own
 /// functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A
 /// member that is missing makes the comparison around it fail, not the whole rule: `a.missing == x || other` still
 /// asks `other`.
@@ -86,6 +86,11 @@ impl Rule {
         self.0.uses.variables.contains(variable)
     }
 
+    /// The members of the metadata that the rule uses as `metadata.<name>`.
+    pub fn metadata(&self) -> impl Iterator<Item = &str> {
+        self.0.uses.metadata.iter().map(String::as_str)
+    }
+
     /// The variables of the room's template that the rule uses as `vars.<name>`.
     pub fn room_variables(&self) -> impl Iterator<Item = &str> {
         self.0.uses.room_variables.iter().map(String::as_str)
@@ -137,7 +142,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::contract::scope::{Capabilities, SocketScope};
+    use crate::contract::scope::{Capabilities, SocketScope, SocketState};
     use crate::user::{Claims, User};
 
     /// Grants `token` for `job:1` to everyone.
@@ -164,8 +169,39 @@ mod tests {
         scope.vars = &vars;
         scope.owner = owner;
         scope.capabilities = Some(&OneToken);
-        scope.socket = Some(SocketScope { id: "s1", connected_at: SystemTime::UNIX_EPOCH });
+        scope.socket = Some(SocketScope { id: "s1", connected_at: SystemTime::UNIX_EPOCH, state: Some(&OneName) });
         Rule::compile(rule).unwrap().holds(&scope)
+    }
+
+    /// A socket whose metadata has a name, and which is in one room.
+    struct OneName;
+
+    impl SocketState for OneName {
+        fn metadata_member(&self, name: &str) -> Option<Json> {
+            self.metadata().remove(name)
+        }
+
+        fn metadata(&self) -> serde_json::Map<String, Json> {
+            serde_json::Map::from_iter([("name".to_owned(), "Ann".into())])
+        }
+
+        fn rooms(&self) -> Vec<String> {
+            vec!["job:1".to_owned()]
+        }
+    }
+
+    #[test]
+    fn rules_read_the_sockets_metadata_and_rooms() {
+        for (rule, answer) in [
+            ("metadata.name == 'Ann'", true),
+            ("metadata.role == 'x'", false),
+            ("has(metadata.name) && !has(metadata.role)", true),
+            ("'job:1' in socket.rooms", true),
+            ("socket.rooms.exists(room, room.startsWith('user:'))", false),
+        ] {
+            assert_eq!(asked(rule, &User::named("u"), &json!({}), None), answer, "{rule}");
+        }
+        assert!(Rule::compile("size(metadata) > 0").unwrap_err().contains("metadata.<member>"));
     }
 
     const JOIN: &str = "owner(room) == user.id

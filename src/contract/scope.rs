@@ -3,8 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use crate::error::Refusal;
 use crate::user::User;
@@ -16,13 +16,32 @@ pub trait Capabilities: Send + Sync {
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool;
 }
 
+/// The parts of a socket's state that rules and templates read only if a contract names them. Sessions implement it.
+pub trait SocketState: Send + Sync {
+    /// The value of a member of the socket's metadata.
+    fn metadata_member(&self, name: &str) -> Option<Value>;
+    /// The socket's metadata.
+    fn metadata(&self) -> Map<String, Value>;
+    /// The rooms that the socket is in, without the node's own rooms.
+    fn rooms(&self) -> Vec<String>;
+}
+
 /// The socket, as rules and templates see it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct SocketScope<'a> {
     /// The socket's id.
     pub id: &'a str,
     /// When the socket connected.
     pub connected_at: SystemTime,
+    /// The rest of the socket's state; `None` where a scope has no session.
+    pub state: Option<&'a dyn SocketState>,
+}
+
+// Metadata may be private, so it is not shown.
+impl std::fmt::Debug for SocketScope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SocketScope").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// The members of a room, as rules and templates see them.

@@ -16,7 +16,7 @@ use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
 use crate::protocol::is_reserved_room;
 use crate::publish::plain::check_name;
 use crate::publish::{ContractPublish, PlannedPublish, PublisherKind};
-use crate::session::RoomName;
+use crate::session::{MetadataSetter, RoomName};
 use crate::telemetry::log_limit::log_seldom;
 
 /// Everything that a backend's answer asks for, already checked and encoded.
@@ -97,16 +97,25 @@ impl Gateway {
                 Err(refusal) => self.log_bad_answer(contract, "publish", &refusal),
             }
         }
-        if !client.session.fits_metadata(&answer.metadata) {
-            answer.metadata.clear();
-            self.log_bad_answer(
-                contract,
-                "metadata",
-                &Refusal::new(Code::TooLarge, "the socket's metadata is too large"),
-            );
-        }
+        self.check_metadata(client, contract, &mut answer);
         plan.answer = answer;
         plan
+    }
+
+    /// Merges the metadata of a connect hook's answer, so that the greeting and the rooms of `connect.join` can use it.
+    pub(super) fn merge_metadata(&self, client: &GatewayClient, contract: &Contract, answer: &mut HookAnswer) {
+        self.check_metadata(client, contract, answer);
+        let metadata = std::mem::take(&mut answer.metadata);
+        self.parts.rooms.merge_metadata(&client.session, &metadata, MetadataSetter::Hook);
+    }
+
+    /// Leaves the metadata of an answer out if it does not fit.
+    fn check_metadata(&self, client: &GatewayClient, contract: &Contract, answer: &mut HookAnswer) {
+        if !client.session.fits_metadata(&answer.metadata, MetadataSetter::Hook) {
+            answer.metadata.clear();
+            let refusal = Refusal::new(Code::TooLarge, "the socket's metadata is too large");
+            self.log_bad_answer(contract, "metadata", &refusal);
+        }
     }
 
     /// Checks that a hook's answer may let the client join a room. The room's own hook is not asked.
@@ -143,7 +152,7 @@ impl Gateway {
     pub(super) async fn perform_answer(&self, client: &Arc<GatewayClient>, plan: AnswerPlan) {
         let AnswerPlan { mut answer, joins, replies, publishes } = plan;
         self.parts.hooks.remember(&mut answer);
-        self.parts.rooms.merge_metadata(&client.session, &answer.metadata);
+        self.parts.rooms.merge_metadata(&client.session, &answer.metadata, MetadataSetter::Hook);
         for room in joins {
             self.join_by_name(client, &room).await;
         }

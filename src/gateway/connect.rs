@@ -166,7 +166,7 @@ impl Gateway {
         peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Arc<GatewayClient> {
-        let ConnectDecision { namespace, handlers, user, limits, answers, rejected, mut ticket } = admission;
+        let ConnectDecision { namespace, handlers, user, limits, mut answers, rejected, mut ticket } = admission;
         let transport = peer.transport;
         let session = Session::with_trail(
             id,
@@ -205,6 +205,9 @@ impl Gateway {
         let first = match ticket {
             RecoveryChance::Back(returned) => QueueItem::Back(returned),
             RecoveryChance::None | RecoveryChance::New(_) => {
+                for (contract, answer) in &mut answers {
+                    self.merge_metadata(&client, contract, answer);
+                }
                 self.greet(&client);
                 QueueItem::Opened(answers)
             }

@@ -54,7 +54,7 @@ pub(super) fn scope_of<'a>(client: &'a GatewayClient, user: &'a User, payload: &
 /// The same as [`scope_of`], for a session.
 pub(super) fn scope_of_session<'a>(session: &'a Session, user: &'a User, payload: &'a Value) -> Scope<'a> {
     let mut scope = Scope::new(user, payload, SystemTime::now());
-    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at() });
+    scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at(), state: Some(session) });
     scope
 }
 

@@ -12,14 +12,15 @@ use serde_json::{Map, Value};
 
 use super::Gateway;
 use super::call::AnswerPlan;
-use super::context::{EventContext, EventRoom};
+use super::context::{EventContext, EventRoom, with_room};
 use super::membership::JoinPermit;
 use super::relay::PlannedRelay;
+use crate::contract::model::MetadataChange;
 use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::publish::PlannedPublish;
-use crate::session::MAX_METADATA_BYTES;
+use crate::session::{MAX_METADATA_BYTES, MetadataSetter};
 
 pub(super) use perform::PerformedPlan;
 
@@ -109,7 +110,7 @@ impl Gateway {
     ) -> Result<Box<RareParts>, Refusal> {
         let mut more = Box::<RareParts>::default();
         more.status = self.check_status(context, scope)?;
-        more.metadata = check_metadata(context, scope)?;
+        more.metadata = check_metadata(context, plan.place(), scope)?;
         let Some(call) = &context.def.call else { return Ok(more) };
         // The publish is checked before the hook is asked, because a backend may act on the call: so a backend is never
         // called for an event that this check refuses.
@@ -154,11 +155,24 @@ impl Plan<'_> {
 }
 
 /// The members that the event merges into the session's metadata.
-fn check_metadata(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<Map<String, Value>, Refusal> {
-    let Some(Value::Object(members)) = context.def.metadata.as_ref().and_then(|path| path.find(scope)) else {
-        return Ok(Map::new());
+fn check_metadata(
+    context: &EventContext<'_>,
+    place: Option<&EventRoom>,
+    scope: &Scope<'_>,
+) -> Result<Map<String, Value>, Refusal> {
+    let members = match &context.def.metadata {
+        None => return Ok(Map::new()),
+        Some(MetadataChange::At(path)) => match path.find(scope) {
+            Some(Value::Object(members)) => members,
+            _ => return Ok(Map::new()),
+        },
+        Some(MetadataChange::Members(template)) => {
+            let scope = place.map_or_else(|| scope.clone(), |place| with_room(scope, &place.name, &place.vars));
+            let rendered = template.members(&scope).into_iter();
+            rendered.filter_map(|(name, text)| Some((name.to_owned(), crate::json::read(text.get()).ok()?))).collect()
+        }
     };
-    if context.client.session.fits_metadata(&members) {
+    if context.client.session.fits_metadata(&members, MetadataSetter::Event) {
         return Ok(members);
     }
     let text = format!("the metadata of a socket has at most {MAX_METADATA_BYTES} bytes as JSON; send less");

@@ -104,7 +104,9 @@ impl Gateway {
         let (rooms, session) = (&self.parts.rooms, &client.session);
         session.begin_replay();
         rooms.add(session);
-        rooms.merge_metadata(session, &returned.kept.metadata);
+        for (by, members) in returned.kept.metadata_by_setter() {
+            rooms.merge_metadata(session, &members, by);
+        }
         for cursor in returned.cursors.iter().filter(|cursor| !is_reserved_room(&cursor.room)) {
             rooms.join(session, &cursor.room);
         }

@@ -127,6 +127,7 @@ mod tests {
             id: key.into(),
             rooms: Vec::new(),
             metadata: Default::default(),
+            set_by_hooks: Default::default(),
             generation: 0,
             version: 0,
         };

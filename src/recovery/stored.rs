@@ -1,5 +1,6 @@
 //! The stored state of a session, from which it is recovered when its client returns.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::secret;
 use crate::session::offsets::{HistoryPoint, OffsetsSnapshot, SessionOffsets};
-use crate::session::{RoomName, Session};
+use crate::session::{MetadataSetter, RoomName, Session};
 
 /// The stored state of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,9 @@ pub struct StoredSession {
     pub rooms: Vec<(RoomName, Option<HistoryPoint>)>,
     /// The session's metadata.
     pub metadata: Map<String, Value>,
+    /// The members of the metadata that a hook has set.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub set_by_hooks: BTreeSet<String>,
     /// The number of times that the session was recovered.
     pub generation: u64,
     /// The version of this state.
@@ -70,9 +74,17 @@ impl StoredSession {
             id: session.id().to_owned(),
             rooms: snapshot.rooms,
             metadata: session.metadata(),
+            set_by_hooks: session.metadata_set_by_hooks(),
             generation: session.offsets().map_or(0, |offsets| offsets.generation()),
             version: snapshot.version,
         }
+    }
+
+    /// The members of the metadata, divided by who has set them.
+    pub fn metadata_by_setter(&self) -> [(MetadataSetter, Map<String, Value>); 2] {
+        let metadata = self.metadata.clone();
+        let (hook, event) = metadata.into_iter().partition(|(name, _)| self.set_by_hooks.contains(name));
+        [(MetadataSetter::Hook, hook), (MetadataSetter::Event, event)]
     }
 
     /// The same state for a session that is being recovered.
@@ -113,6 +125,7 @@ mod tests {
             id: "x".into(),
             rooms: vec![("a\"é".into(), Some(HistoryPoint { epoch: 1 << 50, offset: 3 })), ("b".into(), None)],
             metadata: Map::from_iter([("k".to_owned(), Value::from(1))]),
+            set_by_hooks: BTreeSet::new(),
             generation: 2,
             version: 9,
         };

@@ -1,13 +1,15 @@
 //! Data that only few sessions have: metadata, events to send when the client leaves, and throttles. All are bounded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
 use super::{RoomName, Session, SessionState};
+use crate::contract::scope::SocketState;
 use crate::event::Event;
+use crate::protocol::is_reserved_room;
 
 /// An event that the server sends for the client when the client leaves a room or disconnects.
 #[derive(Clone)]
@@ -26,9 +28,20 @@ pub const MAX_NOTES_PER_SESSION: usize = 256;
 /// Maximum size of a session's metadata as JSON, in bytes. Presence and recovery store metadata up to this size.
 pub const MAX_METADATA_BYTES: usize = 16 * 1024;
 
+/// Who sets members of a session's metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetadataSetter {
+    /// The answer of a hook.
+    Hook,
+    /// An event of the client.
+    Event,
+}
+
 #[derive(Default)]
 pub(super) struct SessionExtras {
     metadata: Map<String, Value>,
+    /// The members of the metadata that a hook has set. Events of the client do not change them.
+    set_by_hooks: BTreeSet<String>,
     undo: HashMap<(String, RoomName), LeaveEvent>,
     throttled: HashMap<(String, RoomName), SystemTime>,
 }
@@ -39,13 +52,17 @@ impl SessionState {
     }
 
     /// The metadata with these members merged in; `None` when the result exceeds a limit.
-    fn merged_metadata(&self, members: &Map<String, Value>) -> Option<Map<String, Value>> {
+    fn merged_metadata(&self, members: &Map<String, Value>, by: MetadataSetter) -> Option<Map<String, Value>> {
         // Measures the new members first, so that members beyond the limit are never copied.
         if !is_within(members, MAX_METADATA_BYTES) {
             return None;
         }
         let mut merged = self.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default();
-        merged.extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let is_kept = |name: &str| {
+            by == MetadataSetter::Event && self.notes.as_ref().is_some_and(|notes| notes.set_by_hooks.contains(name))
+        };
+        let members = members.iter().filter(|(name, _)| !is_kept(name));
+        merged.extend(members.map(|(name, value)| (name.clone(), value.clone())));
         (merged.len() <= MAX_NOTES_PER_SESSION && is_within(&merged, MAX_METADATA_BYTES)).then_some(merged)
     }
 }
@@ -55,24 +72,31 @@ impl Session {
         self.with(|state| state.notes.as_ref().map(|notes| notes.metadata.clone()).unwrap_or_default())
     }
 
-    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and
-    /// [`MAX_METADATA_BYTES`].
-    pub fn fits_metadata(&self, members: &Map<String, Value>) -> bool {
-        self.with(|state| state.merged_metadata(members).is_some())
+    /// The names of the members of the metadata that a hook has set.
+    pub fn metadata_set_by_hooks(&self) -> BTreeSet<String> {
+        self.with(|state| state.notes.as_ref().map(|notes| notes.set_by_hooks.clone()).unwrap_or_default())
     }
 
-    /// Merges members into the metadata. Either all members are merged, or none when they do not fit
-    /// ([`Session::fits_metadata`]); returns whether they were merged.
-    pub fn merge_metadata(&self, members: &Map<String, Value>) -> bool {
+    /// Whether these members can be merged into the metadata within [`MAX_NOTES_PER_SESSION`] and
+    /// [`MAX_METADATA_BYTES`].
+    pub fn fits_metadata(&self, members: &Map<String, Value>, by: MetadataSetter) -> bool {
+        self.with(|state| state.merged_metadata(members, by).is_some())
+    }
+
+    /// Merges members into the metadata. An event does not change a member that a hook has set. Nothing is merged if the
+    /// result would not fit ([`Session::fits_metadata`]); returns whether it fits.
+    pub fn merge_metadata(&self, members: &Map<String, Value>, by: MetadataSetter) -> bool {
         self.with(|state| {
-            let merged = state.merged_metadata(members);
-            let fits = merged.is_some();
-            if let Some(merged) = merged {
-                state.notes().metadata = merged;
+            let Some(merged) = state.merged_metadata(members, by) else { return false };
+            let notes = state.notes();
+            notes.metadata = merged;
+            if by == MetadataSetter::Hook {
+                notes.set_by_hooks.extend(members.keys().cloned());
             }
-            fits
+            true
         })
     }
+
     /// Stores an event to send when the client leaves the room. Returns false when [`MAX_NOTES_PER_SESSION`] are stored
     /// already.
     pub fn set_undo(&self, name: &str, room: &RoomName, undo: LeaveEvent) -> bool {
@@ -129,6 +153,21 @@ impl Session {
                 notes.throttled.remove(&(name.to_owned(), room.clone()));
             }
         });
+    }
+}
+
+impl SocketState for Session {
+    fn metadata_member(&self, name: &str) -> Option<Value> {
+        self.with(|state| state.notes.as_ref()?.metadata.get(name).cloned())
+    }
+
+    fn metadata(&self) -> Map<String, Value> {
+        self.metadata()
+    }
+
+    fn rooms(&self) -> Vec<String> {
+        let rooms = self.rooms();
+        rooms.iter().filter(|room| !is_reserved_room(room)).map(|room| room.to_string()).collect()
     }
 }
 

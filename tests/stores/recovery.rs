@@ -38,6 +38,7 @@ fn ended(version: u64, window: Duration) -> EndedSession {
         id: "s1".into(),
         rooms: vec![("é\"".into(), Some(HistoryPoint { epoch: 1 << 50, offset: 3 })), ("b".into(), None)],
         metadata: json!({ "device": "phone" }).as_object().unwrap().clone(),
+        set_by_hooks: ["device".to_owned()].into(),
         generation: 0,
         version,
     };

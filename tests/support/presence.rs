@@ -14,7 +14,7 @@ use roomcast::presence::{
 };
 use roomcast::redis::Redis;
 use roomcast::room::Rooms;
-use roomcast::session::Session;
+use roomcast::session::{MetadataSetter, Session};
 use roomcast::telemetry::metrics::Metrics;
 use roomcast::user::User;
 use serde_json::Value;
@@ -126,7 +126,7 @@ impl Client {
         self.rooms.remove(&self.session);
     }
     pub fn set_metadata(&self, members: &Value) {
-        self.rooms.merge_metadata(&self.session, members.as_object().unwrap());
+        self.rooms.merge_metadata(&self.session, members.as_object().unwrap(), MetadataSetter::Event);
     }
     pub fn set_status(&self, status: &Value) -> bool {
         self.presence.set_status(&self.session, status)

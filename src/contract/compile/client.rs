@@ -11,7 +11,7 @@ use super::site::{ExpressionSite, MembersAt};
 use crate::contract::document::KeyPath;
 use crate::contract::file;
 use crate::contract::model::{
-    ClientEvent, ErrorShape, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse, SentArgs, Target,
+    ClientEvent, ErrorShape, MetadataChange, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse, SentArgs, Target,
 };
 use crate::suggest::{nearest, one_of_quoted};
 
@@ -75,8 +75,7 @@ impl Compiler<'_> {
         let throttle = raw.throttle.and_then(|throttle| self.client_throttle(&key_path.key("throttle"), throttle));
         let presence =
             raw.presence.and_then(|path| self.path(&key_path.key("presence"), &path, ExpressionSite::Client));
-        let metadata =
-            raw.metadata.and_then(|path| self.path(&key_path.key("metadata"), &path, ExpressionSite::Client));
+        let metadata = raw.metadata.and_then(|metadata| self.metadata(&key_path.key("metadata"), metadata, has_room));
         ClientEvent {
             name: name.to_owned(),
             payload: self.payload_shape(&key_path.key("payload"), raw.payload),
@@ -99,6 +98,18 @@ impl Compiler<'_> {
             undo: raw.undo,
             reads_payload: true,
             room_use: RoomUse::default(),
+        }
+    }
+
+    fn metadata(&mut self, key_path: &KeyPath, raw: file::MetadataSpec, has_room: bool) -> Option<MetadataChange> {
+        match raw {
+            file::MetadataSpec::Path(path) => {
+                self.path(key_path, &path, ExpressionSite::Client).map(MetadataChange::At)
+            }
+            file::MetadataSpec::Members(members) => {
+                let sees = if has_room { ExpressionSite::Client } else { ExpressionSite::Sent(MembersAt::NoRoom) };
+                self.members(key_path, members.into(), sees).map(MetadataChange::Members)
+            }
         }
     }
 

@@ -50,7 +50,7 @@ impl ExpressionSite {
             Root::UserId | Root::UserRoles | Root::UserClaims | Root::UserAuthenticated | Root::UserAnonymous => {
                 self.no_client("a backend has no user")
             }
-            Root::SocketId => self.no_client("a backend has no socket"),
+            Root::SocketId | Root::Metadata => self.no_client("a backend has no socket"),
             Root::Room | Root::Rooms => self.no_room(),
             Root::Vars => self.no_room().or_else(|| {
                 matches!(self, Self::Client | Self::Failure)
@@ -81,6 +81,7 @@ impl ExpressionSite {
             ("params", self.no_params()),
             ("user", self.no_client("a backend has no user")),
             ("socket", self.no_client("a backend has no socket")),
+            ("metadata", self.no_client("a backend has no socket")),
             ("room", room),
             ("vars", room),
             ("members", self.no_members()),

@@ -33,8 +33,9 @@ pub struct ClientEventSpec {
     pub on_error: Option<OutcomeSpec>,
     /// The path of the user's new presence status, such as "payload.status".
     pub presence: Option<String>,
-    /// The path of an object that is merged into the session's metadata, such as "payload.metadata".
-    pub metadata: Option<String>,
+    /// What the event adds to the session's metadata: a table of members, each a value with placeholders, or the path
+    /// of an object, such as "payload.metadata".
+    pub metadata: Option<MetadataSpec>,
     /// The acknowledgement of success: a value with placeholders, or "*" for the event's own arguments. Default: {
     /// success = true }, with the room if one was joined or left.
     pub ack: Option<Value>,
@@ -61,6 +62,16 @@ pub struct PayloadSpec {
     pub default: Option<Value>,
     /// The JSON Schema of the payload.
     pub schema: Option<SchemaSpec>,
+}
+
+/// What an event adds to the session's metadata.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum MetadataSpec {
+    /// The path of an object whose members are added.
+    Path(String),
+    /// The members by name.
+    Members(Map<String, Value>),
 }
 
 /// A JSON Schema (2020-12).

@@ -21,6 +21,8 @@ pub(super) struct RuleInputs {
     pub variables: BTreeSet<String>,
     /// The `<name>` of each `vars.<name>`.
     pub room_variables: BTreeSet<String>,
+    /// The `<name>` of each `metadata.<name>`.
+    pub metadata: BTreeSet<String>,
 }
 
 /// Maximum nesting depth of an expression. Bounded because the evaluation recurses.
@@ -31,13 +33,18 @@ const VARIABLES: &[(&str, &[&str])] = &[
     ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
     ("payload", &[]),
     ("params", &[]),
-    ("socket", &["id", "connectedAt"]),
+    ("socket", &["id", "connectedAt", "rooms"]),
+    ("metadata", &[]),
     ("now", &[]),
     ("room", &[]),
     ("vars", &[]),
     ("members", &[]),
     ("count", &[]),
 ];
+
+/// The variable with the socket's metadata. A rule uses it only with the name of a member, so that the members on which
+/// a rule depends are known.
+const METADATA: &str = "metadata";
 
 /// The functions that roomcast adds to CEL, with an example of their call.
 const OWN_FUNCTIONS: &[(&str, &str)] = &[
@@ -103,7 +110,7 @@ pub(super) fn check(expression: &mut IdedExpr) -> Result<RuleInputs, String> {
         }
         _ => {}
     }
-    let mut checker = Checker { uses: RuleInputs::default(), bound: Vec::new(), depth: 0 };
+    let mut checker = Checker { uses: RuleInputs::default(), bound: Vec::new(), depth: 0, selecting: false };
     checker.visit(expression)?;
     Ok(checker.uses)
 }
@@ -114,6 +121,8 @@ struct Checker {
     bound: Vec<String>,
     /// The current nesting depth.
     depth: usize,
+    /// Whether the variable `metadata` that is visited next stands before a member's name.
+    selecting: bool,
 }
 
 impl Checker {
@@ -132,9 +141,14 @@ impl Checker {
             Expr::Unspecified | Expr::Literal(_) => Ok(()),
             Expr::Ident(name) => self.variable(name),
             Expr::Select(select) => {
-                if let Expr::Ident(name) = &select.operand.expr {
+                let operand = match &select.operand.expr {
+                    Expr::Ident(name) => Some(name.clone()),
+                    _ => None,
+                };
+                if let Some(name) = &operand {
                     self.member(name, &select.field)?;
                 }
+                self.selecting = operand.as_deref() == Some(METADATA);
                 self.visit(&mut select.operand)?;
                 if select.test {
                     // `has(a.b.c)` is also false when `a.b` is missing.
@@ -189,6 +203,10 @@ impl Checker {
         }
         let known = || VARIABLES.iter().map(|(name, _)| *name);
         if known().any(|known| known == name) {
+            let selecting = std::mem::take(&mut self.selecting);
+            if name == METADATA && !selecting {
+                return Err("the rule must name the member of `metadata`: write `metadata.<member>`".to_owned());
+            }
             self.uses.variables.insert(name.to_owned());
             self.uses.members |= name == "members" || name == "count";
             return Ok(());
@@ -203,8 +221,10 @@ impl Checker {
         if self.is_bound(variable) {
             return Ok(());
         }
-        if variable == "vars" {
-            self.uses.room_variables.insert(member.to_owned());
+        match variable {
+            "vars" => drop(self.uses.room_variables.insert(member.to_owned())),
+            "metadata" => drop(self.uses.metadata.insert(member.to_owned())),
+            _ => {}
         }
         let members = VARIABLES.iter().find(|(name, _)| *name == variable).map_or(&[][..], |(_, members)| members);
         if members.is_empty() || members.contains(&member) {

@@ -30,6 +30,8 @@ pub(super) struct RuleFacts<'a> {
     user: &'a User,
     /// The token's claims. Decoded when a rule first asks for them.
     claims: OnceLock<Map<String, Value>>,
+    /// The socket's metadata. Read when a rule first asks for it.
+    metadata: OnceLock<Map<String, Value>>,
     payload: &'a Value,
     params: &'a Value,
     socket: Option<SocketScope<'a>>,
@@ -46,6 +48,7 @@ impl<'a> RuleFacts<'a> {
         Self {
             user: scope.user,
             claims: OnceLock::new(),
+            metadata: OnceLock::new(),
             payload: scope.payload,
             params: scope.params,
             socket: scope.socket,
@@ -67,6 +70,11 @@ impl VariableResolver for RuleFacts<'_> {
             "payload" => or_empty(self.payload),
             "params" => or_empty(self.params),
             "socket" => CowVal::owned(Object::Socket(self.socket?)),
+            "metadata" => {
+                let state = self.socket?.state;
+                let read = || state.map(|state| state.metadata()).unwrap_or_default();
+                CowVal::owned(Object::Json(self.metadata.get_or_init(read)))
+            }
             "now" => CowVal::owned(timestamp(self.now)),
             "room" => CowVal::owned(CelString::from(self.room?)),
             "vars" => CowVal::owned(Object::Vars(self.vars)),
@@ -180,6 +188,15 @@ impl<'a> Object<'a> {
             Object::Socket(socket) => match key {
                 "id" => Box::new(CelString::from(socket.id)),
                 "connectedAt" => Box::new(timestamp(socket.connected_at)),
+                "rooms" => Box::new(CelList::from(
+                    socket
+                        .state
+                        .map(|state| state.rooms())
+                        .unwrap_or_default()
+                        .into_iter()
+                        .map(|room| Box::new(CelString::from(room)) as Box<dyn Val + 'a>)
+                        .collect::<Vec<_>>(),
+                )),
                 _ => return None,
             },
             Object::Permitted => Box::new(Object::PermittedIn(key.to_owned())),

@@ -10,7 +10,7 @@ use crate::contract::model::RoomUse;
 use crate::contract::room_name::Variables;
 use crate::contract::scope::{RoomMembersScope, Scope};
 use crate::publish::PublisherKind;
-use crate::session::RoomName;
+use crate::session::{MetadataSetter, RoomName};
 
 /// The effects of a performed plan, for the acknowledgement.
 #[derive(Default)]
@@ -53,7 +53,7 @@ impl Gateway {
         if let Some(more) = &more {
             // The metadata still fits: the client's lane handles one event at a time, so nothing has changed since the
             // check.
-            self.parts.rooms.merge_metadata(&context.client.session, &more.metadata);
+            self.parts.rooms.merge_metadata(&context.client.session, &more.metadata, MetadataSetter::Event);
         }
         for permit in joins {
             done.replays.extend(Box::pin(self.join(context.client, permit, scope)).await);

@@ -80,3 +80,42 @@ rooms = "*"
 "#;
     assert_eq!(load_texts(&[text]).map(|_| ()), Ok(()));
 }
+
+#[test]
+fn rule_does_not_trust_what_clients_choose() {
+    let contract = |metadata: &str, more: &str| {
+        format!(
+            r#"
+name = "trust"
+auth = {{ mode = "none" }}
+[rooms.staff]
+name = "staff"
+join = 'metadata.role == "staff"'
+[client.hello]
+metadata = {metadata}
+[client.enter]
+join    = "staff"
+require = "has(metadata.role)"
+{more}
+"#
+        )
+    };
+    for chosen in
+        [r#""payload""#, r#""payload.me""#, r#"{ role = "{payload.role}" }"#, r#"{ role = "a {payload.role}" }"#]
+    {
+        let told = load_texts(&[&contract(chosen, "")]).unwrap_err();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(
+            told[0].contains("0.toml:6: rooms.staff.join: clients choose `metadata.role` with the event \"hello\""),
+            "{told:?}"
+        );
+        assert!(told[1].contains("client.enter.require"), "{told:?}");
+        load_texts(&[&contract(chosen, "[metadata.role]\ntrust = \"client\"")]).unwrap();
+    }
+    for own in [r#"{ name = "{payload.name}" }"#, r#"{ role = "{user.id}" }"#] {
+        load_texts(&[&contract(own, "")]).unwrap();
+    }
+    // A client can choose the member in another contract of the namespace.
+    let other = "name = \"other\"\nauth = { mode = \"none\" }\n[client.me]\nmetadata = \"payload\"\n";
+    assert_eq!(load_texts(&[other, &contract(r#"{ role = "{user.id}" }"#, "")]).unwrap_err().len(), 2);
+}

@@ -17,7 +17,7 @@ pub fn run(input: &[u8]) {
     let now = SystemTime::UNIX_EPOCH;
     let scope = Scope {
         params: &payload,
-        socket: Some(SocketScope { id: "socket", connected_at: now }),
+        socket: Some(SocketScope { id: "socket", connected_at: now, state: None }),
         room: Some("room"),
         ..Scope::new(&user, &payload, now)
     };
