@@ -31,8 +31,9 @@ test('an event sets members, and later events, rooms and rules read them', async
   assert.equal((await ann.ask('say', 'hello')).success, true);
   const all = { plan: 'free', name: 'Ann', at: `table:${table}`, table };
   const said = ['say', { by: 'Ann', text: 'hello', all }];
-  assert.deepEqual(await ben.next(), said);
-  assert.deepEqual(await ann.next(), said);
+  // With recovery, the last argument is the offset of the event.
+  assert.deepEqual((await ben.next()).slice(0, 2), said);
+  assert.deepEqual((await ann.next()).slice(0, 2), said);
   assert.deepEqual(await ann.ask('who'), all);
   assert.equal((await ann.ask('ready')).success, true);
   await ann.ask('leave', table);
