@@ -5,6 +5,7 @@
 
 pub mod digits;
 pub mod embedded;
+pub mod event_name;
 pub mod file;
 pub mod json_object;
 pub mod load;

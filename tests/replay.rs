@@ -91,7 +91,7 @@ impl Node {
 
     /// Publishes an event as the node does: records the event in the history, then delivers it.
     async fn publish(&self, number: u64) {
-        let event = Event::encode("e", &[number]).unwrap();
+        let event = Event::encode("e", [number]).unwrap();
         let keeping = RoomRecord::of(&self.def, &self.namespace, &self.room, &[], false).unwrap();
         let recorded = self.history.record(&[keeping], &event).await;
         self.deliver(&event, &recorded.stamps);
@@ -235,7 +235,7 @@ async fn late_copies_of_another_node_come_once() {
         let node = node.clone();
         async move {
             for number in 1.. {
-                let event = Event::encode("e", &[number]).unwrap();
+                let event = Event::encode("e", [number]).unwrap();
                 let keeping = RoomRecord::of(&node.def, &node.namespace, &node.room, &[], false).unwrap();
                 let stamps = node.history.record(&[keeping], &event).await.stamps;
                 let late = node.clone();
@@ -390,7 +390,7 @@ async fn join_that_is_given_up_holds_nothing_back() {
     node.publish(1).await;
     let (session, wire) = node.client();
     wire.set_space(1);
-    session.send(&Event::encode("e", &[0]).unwrap()).unwrap();
+    session.send(&Event::encode("e", [0]).unwrap()).unwrap();
     let joining = tokio::time::timeout(Duration::from_millis(50), node.join(&session, None)).await;
     assert!(joining.is_err(), "the client's queue is full");
     wire.set_space(usize::MAX);

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::event_name::EventName;
 use super::namespace::Families;
 use super::path::Path;
 use super::room_name::RoomTemplate;
@@ -426,7 +427,7 @@ pub struct Relay {
     /// The recipients.
     pub to: Target,
     /// The name of the event that is sent: the client event's own name if the contract gives no other.
-    pub event: String,
+    pub event: EventName,
     /// The arguments that are sent.
     pub args: SentArgs,
     /// Excludes the sender's own socket.
@@ -465,7 +466,7 @@ pub enum SentArgs {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// The event's name.
-    pub event: String,
+    pub event: EventName,
     /// The event's arguments.
     pub args: SentArgs,
     /// The event is sent only if this rule holds.

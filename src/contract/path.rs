@@ -144,6 +144,11 @@ impl Path {
         self.root == Root::Payload
     }
 
+    /// The names of the members that lead from the payload to the value. `None` if the path does not begin there.
+    pub(super) fn payload_keys(&self) -> Option<impl Iterator<Item = &str>> {
+        self.reads_payload().then(|| self.rest.iter().map(AsRef::as_ref))
+    }
+
     /// Whether the path leads to the members of a room.
     pub fn reads_members(&self) -> bool {
         matches!(self.root, Root::Members | Root::Others | Root::Count)

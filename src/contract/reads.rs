@@ -39,7 +39,10 @@ impl Relay {
             Target::Address(path) => path.reads_payload(),
             Target::Shared | Target::Everyone => false,
         };
-        target || self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
+        target
+            || self.event.reads_payload()
+            || self.args.reads_payload()
+            || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 }
 
@@ -63,7 +66,7 @@ impl SentArgs {
 
 impl Reply {
     fn reads_payload(&self) -> bool {
-        self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
+        self.event.reads_payload() || self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 
     /// Whether the event uses the members of a room.

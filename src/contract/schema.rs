@@ -5,13 +5,17 @@ use jsonschema::paths::{Location, LocationSegment};
 use jsonschema::{Draft, PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 
+use super::path::Path;
 use crate::suggest::nearest;
 
 /// A compiled JSON Schema (2020-12).
 ///
 /// Formats are checked. Patterns run on an engine that takes linear time in the size of the payload.
 #[derive(Debug)]
-pub struct Schema(Validator);
+pub struct Schema {
+    validator: Validator,
+    source: Value,
+}
 
 /// Maximum length of a member's name in a message, in characters. Longer names are cut.
 const MAX_PLACE_CHARS: usize = 80;
@@ -32,7 +36,7 @@ impl Schema {
             .should_ignore_unknown_formats(false)
             .with_pattern_options(PatternOptions::regex())
             .build(schema)
-            .map(Self)
+            .map(|validator| Self { validator, source: schema.clone() })
             .map_err(|error| describe_schema_error(&error))
     }
 
@@ -41,7 +45,29 @@ impl Schema {
     /// # Errors
     /// The first violation, with its position in the payload. Never contains the value.
     pub fn check(&self, payload: &Value) -> Result<(), String> {
-        self.0.validate(payload).map_err(|error| describe(&error))
+        self.validator.validate(payload).map_err(|error| describe(&error))
+    }
+}
+
+impl Schema {
+    /// Whether the texts at this path of the payload are bounded: by an `enum`, or by a `pattern` for the whole text.
+    pub(super) fn bounds(&self, path: &Path) -> bool {
+        let member = self.member(path);
+        let is_whole = |pattern: &str| pattern.starts_with('^') && pattern.ends_with('$');
+        member.is_some_and(|member| member.get("enum").is_some_and(Value::is_array))
+            || member.and_then(|member| member.get("pattern")?.as_str()).is_some_and(is_whole)
+    }
+
+    /// Whether the payload could have this text at a path. A number has no letters, so only a text with digits alone
+    /// can also come from a number.
+    pub(super) fn could_have(&self, path: &Path, text: &str) -> bool {
+        let Some(member) = self.member(path) else { return true };
+        let is_number = || text.parse::<i64>().is_ok();
+        is_number() || Self::compile(member).is_ok_and(|schema| schema.check(&Value::from(text)).is_ok())
+    }
+
+    fn member(&self, path: &Path) -> Option<&Value> {
+        path.payload_keys()?.try_fold(&self.source, |schema, key| schema.get("properties")?.get(key))
     }
 }
 

@@ -106,7 +106,7 @@ impl Gateway {
         scope: &Scope<'_>,
         context: Option<&EventContext<'_>>,
     ) -> Option<Event> {
-        encode(&reply.event, &reply.args, context, scope)
+        encode(&reply.event.render(scope).ok()?, &reply.args, context, scope)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter};
 
-use crate::contract::model::{ClientEvent, Contract, Namespace};
+use crate::contract::model::{ClientEvent, Contract, Namespace, Relay};
 use crate::publish::{Publisher, PublisherKind};
 use crate::telemetry::metrics::Metrics;
 
@@ -56,8 +56,10 @@ impl HandlerCounters {
     fn new(contract: &Contract, def: &ClientEvent, publisher: &Publisher, metrics: &Metrics) -> Self {
         let labels = [&*contract.name, &*def.name];
         let succeeded = [labels[0], labels[1], "ok"];
+        // A name with values of the payload is no label, because clients choose the values.
+        let name = |relay: &Relay| relay.event.fixed().unwrap_or(&def.name).to_owned();
         let relayed =
-            def.relay.iter().map(|relay| publisher.counter(&contract.name, &relay.event, PublisherKind::Client));
+            def.relay.iter().map(|relay| publisher.counter(&contract.name, &name(relay), PublisherKind::Client));
         Self {
             received: metrics.events_received_total.with_label_values(&succeeded),
             acked: metrics.acks_total.with_label_values(&succeeded),

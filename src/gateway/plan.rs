@@ -93,6 +93,7 @@ impl Gateway {
     ) -> Result<(), Refusal> {
         let def = context.def;
         plan.relays = self.plan_relays(context, scope).await?;
+        check_names(context, scope)?;
         if let Some(rule) = &def.require {
             self.require(context, rule, plan.place(), scope).await?;
         }
@@ -152,6 +153,15 @@ impl Plan<'_> {
     fn place(&self) -> Option<&EventRoom> {
         self.joins.first().map(JoinPermit::place).or(self.leaves.first()).or(self.about.as_deref())
     }
+}
+
+/// Checks that the names of the replies can be made, because nothing is refused after the check.
+fn check_names(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
+    let follow = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
+    for reply in context.def.reply.iter().chain(follow).filter(|reply| reply.event.fixed().is_none()) {
+        reply.event.render(scope).map_err(|problem| Refusal::new(Code::InvalidPayload, problem))?;
+    }
+    Ok(())
 }
 
 /// The members that the event merges into the session's metadata.

@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn item(n: usize) -> QueueItem {
-        QueueItem::Event(Event::encode(&n.to_string(), &[n]).unwrap(), None, Instant::now())
+        QueueItem::Event(Event::encode(&n.to_string(), [n]).unwrap(), None, Instant::now())
     }
 
     #[tokio::test(start_paused = true)]

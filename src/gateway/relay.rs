@@ -25,6 +25,7 @@ const MAX_ADDRESS_BYTES: usize = 256;
 /// A relay whose recipients are known and to whom the client may send.
 pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
+    name: Cow<'a, str>,
     published: &'a IntCounter,
     rooms: Option<Vec<RoomName>>,
     place: Option<EventRoom>,
@@ -72,7 +73,8 @@ impl Gateway {
             Target::Shared => (Some(self.shared_rooms(context).await), None),
             Target::Everyone => (None, None),
         };
-        Ok(Some(PlannedRelay { relay, published, rooms, place }))
+        let name = relay.event.render(scope).map_err(|problem| Refusal::new(Code::InvalidPayload, problem))?;
+        Ok(Some(PlannedRelay { relay, name, published, rooms, place }))
     }
 
     /// Sends a planned relay.
@@ -90,7 +92,7 @@ impl Gateway {
             }
             self.note_undo(context, &planned, place, scope);
         }
-        let Some(event) = relay_event(planned.relay, context, scope) else { return };
+        let Some(event) = encode(&planned.name, &planned.relay.args, Some(context), scope) else { return };
         let except = if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() };
         let namespace = context.client.namespace.path.clone();
         let mut outgoing = Outgoing::new(namespace, event, planned.rooms.unwrap_or_default()).except(except);
@@ -125,9 +127,9 @@ impl Gateway {
     }
 }
 
-/// The event that a relay sends. `None` when the event cannot be encoded, which cannot happen with a checked contract.
+/// The event that a relay sends. `None` if its name or its arguments cannot be made from these values.
 fn relay_event(relay: &Relay, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Event> {
-    encode(&relay.event, &relay.args, Some(context), scope)
+    encode(&relay.event.render(scope).ok()?, &relay.args, Some(context), scope)
 }
 
 /// Encodes an event with the arguments that the contract asks for. Attachments are kept if a placeholder in the

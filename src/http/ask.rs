@@ -86,7 +86,7 @@ pub struct ClientAnswer {
 pub async fn ask(call: ApiCall) -> Result<ApiResponse, ApiError> {
     let AskRequest { clients, event, args, timeout } = call.read()?;
     let selection = clients.select(&call)?;
-    let event = Event::encode(&event.0, &args.unwrap_or_default())
+    let event = Event::encode(&event.0, args.unwrap_or_default())
         .map_err(|error| ApiError::new(Code::InvalidPayload, error.to_string()))?;
     let patience = timeout.map_or(PATIENCE, |PeriodText(timeout)| timeout);
     let namespace = selection.namespace.clone();

@@ -79,8 +79,12 @@ impl Publisher {
 
     /// Sends the list of members now, or when the minimum time since the last list has passed.
     async fn announce_list(self: &Arc<Self>, of: &ListedRoom<'_>, reply: &Reply) {
-        let key = ThrottleKey::new(of.namespace, of.room, &reply.event);
-        let Some(note) = HeldEvent::note(&of.def.contract, of.namespace, of.room, &reply.event) else { return };
+        let key = ThrottleKey::new(of.namespace, of.room, reply.event.fixed().unwrap_or_default());
+        let Some(note) =
+            HeldEvent::note(&of.def.contract, of.namespace, of.room, reply.event.fixed().unwrap_or_default())
+        else {
+            return;
+        };
         match self.parts.throttles.offer(&key, of.policy.every, &note).await {
             ThrottleDecision::Pass(number) => {
                 self.send_list(of, reply, ConflationOrder { scope: key.scope, number, closes: false }).await;
@@ -103,7 +107,9 @@ impl Publisher {
             return false;
         };
         let Some(policy) = &def.presence else { return false };
-        let Some(changed) = policy.changed.as_ref().filter(|changed| changed.event == outgoing.event.name()) else {
+        let Some(changed) =
+            policy.changed.as_ref().filter(|changed| changed.event.fixed() == Some(outgoing.event.name()))
+        else {
             return false;
         };
         let of = ListedRoom { namespace: &outgoing.namespace, def, policy, room, vars: &vars };
@@ -145,5 +151,5 @@ fn encode(
         return None;
     }
     let SentArgs::Values(args) = &reply.args else { return None };
-    Event::encode(&reply.event, args.iter().map(|arg| arg.render(&scope))).ok()
+    Event::encode(&reply.event.render(&scope).ok()?, args.iter().map(|arg| arg.render(&scope))).ok()
 }

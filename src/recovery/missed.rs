@@ -170,7 +170,7 @@ mod tests {
 
     fn event(id: u128, except: &[&str]) -> Event {
         let except = except.iter().map(|&room| room.into()).collect();
-        Event::encode(&id.to_string(), &[1]).unwrap().with_mark(RecoveryMark { id, except })
+        Event::encode(&id.to_string(), [1]).unwrap().with_mark(RecoveryMark { id, except })
     }
 
     fn page(first: u64, events: &[Event]) -> HistoryPage {

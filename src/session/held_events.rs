@@ -123,7 +123,7 @@ mod tests {
 
     fn event(slow: SlowClientPolicy, name: &str, n: usize, rooms: &[&str]) -> Event {
         let rooms: Vec<RoomName> = rooms.iter().map(|&room| room.into()).collect();
-        Event::encode(name, &[n]).unwrap().with_slow(slow, &rooms)
+        Event::encode(name, [n]).unwrap().with_slow(slow, &rooms)
     }
 
     #[test]

@@ -293,7 +293,7 @@ mod tests {
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
         let request = ServerRequest::BroadcastWithAck {
             request_id: "Iw-53s".into(),
-            event: Box::new(Event::encode("ask", &[1]).unwrap()),
+            event: Box::new(Event::encode("ask", [1]).unwrap()),
             namespace: "/".into(),
             targets: targets(&["room1"], &[]),
             patience: Duration::from_millis(700),

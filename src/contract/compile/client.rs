@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Compiler;
 use super::site::{ExpressionSite, MembersAt};
 use crate::contract::document::KeyPath;
+use crate::contract::event_name::EventName;
 use crate::contract::file;
 use crate::contract::model::{
     ClientEvent, ErrorShape, MetadataChange, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse, SentArgs, Target,
@@ -173,9 +174,10 @@ impl Compiler<'_> {
     }
 
     fn relay(&mut self, key_path: &KeyPath, name: &str, raw: file::RelaySpec, sees: ExpressionSite) -> Option<Relay> {
-        if let Some(event) = &raw.event {
-            self.check_event_name(&key_path.key("event"), event);
-        }
+        let event = match &raw.event {
+            Some(event) => self.event_name(&key_path.key("event"), event, sees),
+            None => EventName::Fixed(name.to_owned()),
+        };
         let when = self.rule(&key_path.key("when"), raw.when, sees);
         let args = self.relay_args(key_path, (raw.data, raw.args), raw.add, sees);
         let member = raw.member.unwrap_or_default();
@@ -184,14 +186,7 @@ impl Compiler<'_> {
             self.note_mistake(&key_path.key("member"), problem, "take `member` out, or relay to a `room`");
         }
         let to = self.target(key_path, raw.room, raw.to, raw.shared, raw.everyone)?;
-        Some(Relay {
-            to,
-            event: raw.event.unwrap_or_else(|| name.to_owned()),
-            args: args?,
-            others: raw.others.unwrap_or_default(),
-            member,
-            when,
-        })
+        Some(Relay { to, event, args: args?, others: raw.others.unwrap_or_default(), member, when })
     }
 
     fn relay_args(
@@ -271,9 +266,7 @@ impl Compiler<'_> {
             };
             self.note_mistake(&key_path.key("publish"), format!("there is no server event \"{event}\""), remedy);
         }
-        if let Some(event) = &raw.reply {
-            self.check_event_name(&key_path.key("reply"), event);
-        }
+        let reply = raw.reply.map(|event| self.event_name(&key_path.key("reply"), &event, sees));
         if raw.publish.is_some() && raw.data.is_none() && raw.args.is_none() {
             self.note_mistake(key_path, "the published event has no `data`", "add `data`, or `args`");
         }
@@ -292,7 +285,7 @@ impl Compiler<'_> {
         };
         Outcome {
             publish: raw.publish.map(|event| (event, published)),
-            reply: raw.reply.map(|event| Reply { event, args, when: None }),
+            reply: reply.map(|event| Reply { event, args, when: None }),
             always: raw.always.unwrap_or_default(),
         }
     }

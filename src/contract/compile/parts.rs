@@ -8,18 +8,16 @@ use serde_json::Value;
 use super::Compiler;
 use super::site::ExpressionSite;
 use crate::contract::document::KeyPath;
+use crate::contract::event_name::{self, EventName};
 use crate::contract::file::{self, OneOrMany};
 use crate::contract::model::{HookCall, Reply, RoomRef, SentArgs};
 use crate::contract::path::Path;
 use crate::contract::rule::Rule;
 use crate::contract::schema::Schema;
 use crate::contract::template::Template;
-use crate::protocol::RESERVED_EVENTS;
 use crate::rate::Rate;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Maximum length of an event's name, in bytes.
-const MAX_EVENT_NAME_BYTES: usize = 128;
 /// Maximum size of a schema file, in bytes.
 const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
 
@@ -217,17 +215,27 @@ impl Compiler<'_> {
     }
 
     pub(super) fn check_event_name(&mut self, key_path: &KeyPath, name: &str) {
-        let problem = if RESERVED_EVENTS.contains(&name) {
-            format!("\"{name}\" is an event that Socket.IO reserves")
-        } else if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES {
-            format!("an event's name has 1 to {MAX_EVENT_NAME_BYTES} bytes")
-        } else if name.contains(|c: char| c.is_control() || c == '"' || c == '\\') {
-            "an event's name contains no quotes, backslashes or control characters".to_owned()
-        } else {
-            self.check_literal(key_path, name, "an event's name", "write the whole name of each event");
-            return;
-        };
-        self.note_mistake(key_path, problem, "choose another name");
+        match event_name::problem_of(name) {
+            Some(problem) => {
+                self.note_mistake(key_path, format!("\"{name}\" cannot be sent: {problem}"), "choose another name")
+            }
+            None => {
+                self.check_literal(key_path, name, "the name of this event", "write the whole name of each event");
+            }
+        }
+    }
+
+    /// Compiles the name of an event that is sent because of a client's event, with the values of that event.
+    pub(super) fn event_name(&mut self, key_path: &KeyPath, name: &str, sees: ExpressionSite) -> EventName {
+        let has_values = matches!(sees, ExpressionSite::Sent(_)) && name.contains('{') && !name.contains('*');
+        if has_values && self.template(key_path, Value::from(name), ExpressionSite::EventName).is_some() {
+            if let Ok(name) = EventName::compile(name) {
+                return name;
+            }
+        } else if !has_values {
+            self.check_event_name(key_path, name);
+        }
+        EventName::Fixed(name.to_owned())
     }
 
     pub(super) fn room_refs(
@@ -332,7 +340,7 @@ impl Compiler<'_> {
     ) -> Option<Reply> {
         match raw {
             file::ReplyRefSpec::Event(event) => {
-                self.check_event_name(key_path, &event);
+                let event = self.event_name(key_path, &event, sees);
                 Some(Reply { event, args: SentArgs::Values(Vec::new()), when: None })
             }
             file::ReplyRefSpec::Table(reply) => self.reply(key_path, reply, sees),
@@ -340,13 +348,13 @@ impl Compiler<'_> {
     }
 
     pub(super) fn reply(&mut self, key_path: &KeyPath, raw: file::ReplySpec, sees: ExpressionSite) -> Option<Reply> {
-        self.check_event_name(&key_path.key("event"), &raw.event);
+        let event = self.event_name(&key_path.key("event"), &raw.event, sees);
         let when = self.rule(&key_path.key("when"), raw.when, sees);
         let args = match (raw.data, raw.args) {
             (None, None) => SentArgs::Values(Vec::new()),
             given => self.sent_args(key_path, ["data", "args"], given, sees)?,
         };
-        Some(Reply { event: raw.event, args, when })
+        Some(Reply { event, args, when })
     }
 
     /// Compiles the arguments of an event or an acknowledgement. The key `one` has one argument, or `"*"` for all

@@ -189,9 +189,10 @@ impl Compiler<'_> {
     pub(super) fn check_lists(&mut self, server: &IndexMap<String, Arc<ServerEvent>>) {
         for room in self.rooms.values().cloned().collect::<Vec<_>>() {
             let Some(changed) = room.presence.as_ref().and_then(|presence| presence.changed.as_ref()) else { continue };
-            if server.get(&changed.event).is_some_and(|event| event.throttle.is_some()) {
+            let name = changed.event.fixed().unwrap_or_default();
+            if server.get(name).is_some_and(|event| event.throttle.is_some()) {
                 let key_path = KeyPath::top("rooms").key(&room.key).key("presence").key("changed");
-                let problem = format!("the server event \"{}\" has the same name and a throttle", changed.event);
+                let problem = format!("the server event \"{}\" has the same name and a throttle", name);
                 self.note_mistake(&key_path, problem, "rename one of them");
             }
         }

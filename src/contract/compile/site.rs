@@ -23,6 +23,8 @@ pub(super) enum ExpressionSite {
     /// In the parts of a client event that are sent, and in their rules: the same as for [`ExpressionSite::Client`],
     /// and the members of the event's room.
     Sent(MembersAt),
+    /// In the name of an event that is sent because of a client event: the payload and the user can be used.
+    EventName,
     /// In the error handling of a client event: the same as for [`ExpressionSite::Client`], and the error.
     Failure,
     /// In `[connect]`: the user and the socket can be used.
@@ -50,7 +52,8 @@ impl ExpressionSite {
             Root::UserId | Root::UserRoles | Root::UserClaims | Root::UserAuthenticated | Root::UserAnonymous => {
                 self.no_client("a backend has no user")
             }
-            Root::SocketId | Root::Metadata => self.no_client("a backend has no socket"),
+            Root::SocketId => self.no_client("a backend has no socket"),
+            Root::Metadata => self.no_metadata(),
             Root::Room | Root::Rooms => self.no_room(),
             Root::Vars => self.no_room().or_else(|| {
                 matches!(self, Self::Client | Self::Failure)
@@ -81,7 +84,7 @@ impl ExpressionSite {
             ("params", self.no_params()),
             ("user", self.no_client("a backend has no user")),
             ("socket", self.no_client("a backend has no socket")),
-            ("metadata", self.no_client("a backend has no socket")),
+            ("metadata", self.no_metadata()),
             ("room", room),
             ("vars", room),
             ("members", self.no_members()),
@@ -108,9 +111,17 @@ impl ExpressionSite {
         }
     }
 
+    fn no_metadata(self) -> Option<&'static str> {
+        match self {
+            Self::EventName => Some("the event may change it; use the payload or the user"),
+            _ => self.no_client("a backend has no socket"),
+        }
+    }
+
     fn no_room(self) -> Option<&'static str> {
         match self {
             Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
+            Self::EventName => Some("the name of an event does not depend on a room"),
             Self::Sent(MembersAt::NoRoom) => Some("the event has no room; add `room`, `join` or `leave`"),
             _ => None,
         }
@@ -126,6 +137,7 @@ impl ExpressionSite {
                 Some("the room lists no members; give it a table `presence`")
             }
             Self::Client | Self::Failure => Some("the event has not joined its rooms here"),
+            Self::EventName => Some("the name of an event does not depend on a room"),
             Self::Shown => Some("this describes one member"),
             Self::Connect | Self::Socket | Self::Server => Some("there is no room here"),
         }

@@ -96,8 +96,8 @@ pub struct RelaySpec {
     pub shared: Option<bool>,
     /// All clients in the namespace.
     pub everyone: Option<bool>,
-    /// The event's name. Default: the name of the client's event.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
+    /// The event's name, which may have placeholders. Default: the name of the client's event.
+    #[schemars(regex(pattern = "^[^*]+$"))]
     pub event: Option<String>,
     /// The payload: a value with placeholders, or "*" for the event's own arguments, unchanged. Default: "*".
     pub data: Option<Value>,
@@ -128,7 +128,7 @@ pub enum ReplyRefSpec {
 #[serde(deny_unknown_fields)]
 pub struct ReplySpec {
     /// The event's name.
-    #[schemars(regex(pattern = "^[^{}*]+$"))]
+    #[schemars(regex(pattern = "^[^*]+$"))]
     pub event: String,
     /// The event's payload, or "*" for the client event's own arguments, unchanged. Default: none.
     #[serde(default)]

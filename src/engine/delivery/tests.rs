@@ -9,7 +9,7 @@ use crate::user::User;
 const EPOCH: u64 = 7;
 
 fn progress(number: u64, offset: u64) -> Outgoing {
-    let event = Event::encode("progress", &[number]).unwrap();
+    let event = Event::encode("progress", [number]).unwrap();
     Outgoing {
         stamps: vec![Stamp { room: "r".into(), epoch: EPOCH, offset }],
         order: Some(ConflationOrder { scope: "/|r".into(), number, closes: false }),

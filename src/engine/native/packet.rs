@@ -434,13 +434,13 @@ mod tests {
 
     #[test]
     fn frames_are_those_of_the_protocol() {
-        let plain = Event::encode("e", &[1]).unwrap();
+        let plain = Event::encode("e", [1]).unwrap();
         assert_eq!(&event(Parser::Json, "/", &plain, None)[..], b"\x81\x0942[\"e\",1]");
         assert_eq!(&event(Parser::Json, "/a", &plain, None)[..], b"\x81\x0c42/a,[\"e\",1]");
         let binary = plain.with_attachments(vec![Bytes::from_static(b"\x01")]);
         assert_eq!(&event(Parser::Json, "/", &binary, None)[..], b"\x81\x0b451-[\"e\",1]\x82\x01\x01");
         assert_eq!(
-            &acknowledgement(Parser::Json, "/a", 7, &Args::encode(&[true]).unwrap(), None)[..],
+            &acknowledgement(Parser::Json, "/a", 7, &Args::encode([true]).unwrap(), None)[..],
             b"\x81\x0c43/a,7[true]"
         );
         assert_eq!(&disconnected(Parser::Json, "/")[..], b"\x81\x0241");
@@ -467,7 +467,7 @@ mod tests {
 
         #[test]
         fn what_we_send_could_be_read(name in "[a-z]{1,8}", namespace in "/[a-z]{0,8}", id in 0i64..) {
-            let event = Event::encode(&name, &[1]).unwrap();
+            let event = Event::encode(&name, [1]).unwrap();
             let bytes = frames(Parser::Json, ('2', '5'), &namespace, Some(id), event.text(), &[], None);
             let text = std::str::from_utf8(&bytes[2..]).unwrap();
             let Ok(EngineMessage::Packet(text)) = EngineMessage::read(text) else { panic!() };

@@ -36,7 +36,7 @@ fn node(clients: usize) -> Node {
 impl Node {
     fn broadcast(&self, room: &str, number: usize) -> DeliveryResult {
         let rooms: Vec<RoomName> = vec![room.into()];
-        let event = Event::encode("e", &[number]).unwrap();
+        let event = Event::encode("e", [number]).unwrap();
         self.delivery.broadcast(&Outgoing::new("/".into(), event, rooms))
     }
 
@@ -110,7 +110,7 @@ async fn the_line_is_bounded_in_events_and_bytes_and_what_is_refused_is_counted(
     let refused = || node.metrics.deliveries_dropped_total.with_label_values(&["/", "publish_queue_full"]).get();
     let large = bytes::Bytes::from(vec![0; MAX_WAITING_BYTES / 2 + 1]);
     let publish = || {
-        let event = Event::encode("e", &[0]).unwrap().with_attachments(vec![large.clone()]);
+        let event = Event::encode("e", [0]).unwrap().with_attachments(vec![large.clone()]);
         node.delivery.broadcast(&Outgoing::new("/".into(), event, vec!["crowd".into()]))
     };
     let first = publish();

@@ -125,7 +125,7 @@ async fn a_history_is_read_with_limit_since_and_order() {
     let keep = Retention { events: 10, ttl: Duration::from_secs(60) };
     let mut epoch = 0;
     for number in 1..=12 {
-        let event = Event::encode("status", &[number]).unwrap();
+        let event = Event::encode("status", [number]).unwrap();
         epoch = fixture.api.history.append(&room, keep, None, &event).await.unwrap().epoch;
     }
     let get = async |query: &str| fixture.send("GET", &format!("/api/v1/rooms/order:1/history?{query}"), "").await;

@@ -24,7 +24,7 @@ fn session_offsets(rooms: &[(&str, u64, u64)]) -> Box<SessionOffsets> {
 }
 
 fn event() -> Event {
-    Event::encode("e", &[1]).unwrap()
+    Event::encode("e", [1]).unwrap()
 }
 
 fn position(client_offset: &str, room: &str, epoch: u64, offset: u64) -> Option<RoomPosition> {

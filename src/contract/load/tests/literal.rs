@@ -34,8 +34,8 @@ presence = { joined = "joined:{room}", left = "left:{room}" }    #! rooms.job.pr
 payload  = { shorthand = "{x}", default = { at = "{now}" } }     #! client.position.payload.shorthand #! client.position.payload.default.at
 metadata = "payload.*.metadata"                                  #! client.position.metadata
 require  = '"{user.id}" == payload.id'                           #! client.position.require
-relay    = { room = "job", event = "position/{payload.id}" }     #! client.position.relay.event
-reply    = ["said:{payload.id}"]                                 #! client.position.reply[0]
+relay    = { room = "job", event = "position/{payload.*}" }      #! client.position.relay.event
+reply    = ["said:*"]                                            #! client.position.reply[0]
 ack      = { "{payload.id}" = 1 }                                #! client.position.ack."{payload.id}"
 call     = { hook = "backend-{user.id}" }                        #! client.position.call.hook
 on_error = { reply = "no:{error.code}", data = [{ "{now}" = 1 }] } #! client.position.on_error.reply #! client.position.on_error.data[0]."{now}"
@@ -118,4 +118,47 @@ require = "has(metadata.role)"
     // A client can choose the member in another contract of the namespace.
     let other = "name = \"other\"\nauth = { mode = \"none\" }\n[client.me]\nmetadata = \"payload\"\n";
     assert_eq!(load_texts(&[other, &contract(r#"{ role = "{user.id}" }"#, "")]).unwrap_err().len(), 2);
+}
+
+#[test]
+fn client_cannot_make_the_name_of_a_server_event() {
+    let contract = |name: &str, schema: &str| {
+        let schema = if schema.is_empty() {
+            String::new()
+        } else {
+            format!("payload = {{ schema = {{ properties = {{ x = {schema} }} }} }}")
+        };
+        format!(
+            r#"
+name = "names"
+auth = {{ mode = "none" }}
+[client.say]
+{schema}
+relay = {{ everyone = true, event = "{name}" }}
+[server."news/all"]
+rooms = "*"
+"#
+        )
+    };
+    for (name, schema, problem) in [
+        ("{payload.x}", "", "clients choose the whole name of this event with `payload.x`"),
+        ("{payload.x}/all", r#"{ pattern = "[a-z]+" }"#, "clients choose the whole name"),
+        ("news/{payload.x}", "", "clients can make the name of the server event \"news/all\""),
+        ("{payload.x}/all", r#"{ enum = ["new", "news"] }"#, "clients can make the name"),
+        ("{payload.x}", r#"{ pattern = "^[a-z]+/[a-z]+$" }"#, "clients can make the name"),
+        ("n{room}", "", "the name of an event does not depend on a room"),
+        ("n{metadata.x}", "", "the event may change it"),
+        ("n*", "", "has no placeholders and no wildcards"),
+    ] {
+        let told = load_texts(&[&contract(name, schema)]).unwrap_err();
+        assert!(told[0].contains(problem), "{name}: {told:?}");
+    }
+    for (name, schema) in [
+        ("said/{payload.x}", ""),
+        ("news/{payload.x}", r#"{ enum = ["one", "two"] }"#),
+        ("{payload.x}", r#"{ pattern = "^client-[a-z]+$" }"#),
+        ("{user.id}:{payload.x}", r#"{ enum = ["one"] }"#),
+    ] {
+        load_texts(&[&contract(name, schema)]).unwrap();
+    }
 }

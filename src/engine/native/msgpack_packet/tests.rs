@@ -85,7 +85,7 @@ fn what_json_does_not_have_is_refused_with_a_code_and_the_events_name() {
 
 #[test]
 fn frames_are_those_of_the_parser() {
-    let plain = Event::encode("e", &[1]).unwrap();
+    let plain = Event::encode("e", [1]).unwrap();
     let message =
         |frame: &Bytes| frame::messages(frame).map(|(text, bytes)| (text, bytes.to_vec())).collect::<Vec<_>>();
     let framed = packet::event(Parser::MessagePack, "/a", &plain, None);
