@@ -84,8 +84,8 @@ test('what a node writes is the frozen form', async () => {
   const redis = await Redis.start();
   const node = await Node.start({ contracts, redis, toml: hook, env: { ROOMCAST_NODE__ID: 'writer' } });
   await node.own(namespace, 'job:7', 'alice', '24h');
-  const alice = await Client.connect(node, { namespace, user: 'alice', encoding: 'json' });
-  const gone = await Client.connect(node, { namespace, user: 'carol', encoding: 'json' });
+  const alice = await Client.connect(node, { namespace, user: 'alice', encoding: 'json', transport: 'websocket' });
+  const gone = await Client.connect(node, { namespace, user: 'carol', encoding: 'json', transport: 'websocket' });
   assert.equal((await alice.ask('watch', { jobId: '7', metadata: { name: 'Alice' } })).success, true);
   assert.equal((await alice.ask('status', 'away')).success, true);
   const publish = (event, data, id) => node.api('POST', '/api/v1/events', { contract: 'formats', event, data, id });

@@ -124,6 +124,11 @@ describe('sockets as members', () => {
   });
 });
 
+test('a greeting has a rule, too', async () => {
+  const [guest, ann] = [await open(), await open(last, { user: 'ann' })];
+  assert.deepEqual([await guest.drain(first), await ann.drain(first)], [[['guest']], []]);
+});
+
 describe('users as members', () => {
   test('a rule lets two users in, with any number of sockets, and the next when one has left', async () => {
     const table = newBoard();
