@@ -10,8 +10,8 @@ use super::scope::Scope;
 use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
-/// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `vars`, `room`, `rooms`, `members`, `others`, `count`,
-/// `member`, `now`, `now_ms`, `event.id`, `error.code`, `error.message` and `error.retryAfterMs`.
+/// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `vars`, `room`, `rooms`, `members`, `others`,
+/// `count`, `member`, `now`, `now_ms`, `event.id`, `error.code`, `error.message` and `error.retryAfterMs`.
 ///
 /// A number selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,10 +12,10 @@ use super::scope::Scope;
 
 /// A compiled CEL expression that answers yes or no.
 ///
-/// Variables are `user`, `payload`, `params`, `socket`, `metadata`, `now`, `room`, `vars`, `members` and `count`; beside CEL's own
-/// functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and `capability(room, token)`. A
-/// member that is missing makes the comparison around it fail, not the whole rule: `a.missing == x || other` still
-/// asks `other`.
+/// Variables are `user`, `payload`, `params`, `socket`, `metadata`, `now`, `room`, `vars`, `members` and `count`;
+/// beside CEL's own functions there are `owner(room)`, `owned(room)`, `permitted(room, patterns)` and
+/// `capability(room, token)`. A member that is missing makes the comparison around it fail, not the whole rule:
+/// `a.missing == x || other` still asks `other`.
 #[derive(Debug, Clone)]
 pub struct Rule(Arc<Compiled>);
 

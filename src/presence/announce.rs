@@ -61,3 +61,36 @@ impl RoomChanges {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::contract::load::{Source, load_sources};
+    use crate::presence::{MemberChange, Policies};
+
+    #[tokio::test]
+    async fn changes_beyond_the_bound_are_dropped_and_counted_and_a_barrier_waits_for_the_others() {
+        let text = "name = 'c'\n[rooms.r]\nname = 'r'\npresence = { changed = 'seen' }\n";
+        let namespaces = load_sources(vec![Source { name: "c.toml".into(), text: text.into() }]).unwrap();
+        let policies = Policies::new(&namespaces.into_iter().map(Arc::new).collect::<Vec<_>>());
+        let change = policies.change(&"/".into(), "r", MemberChange::Metadata).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let (sender, changes) = queue(metrics.clone());
+        for _ in 0..MAX_UNTOLD + 3 {
+            sender.push(change.clone());
+        }
+        assert_eq!(metrics.presence_queue_dropped_total.with_label_values(&["events"]).get(), 3);
+        let told = Arc::new(AtomicUsize::new(0));
+        let counter = told.clone();
+        let teller = tokio::spawn(changes.for_each(move |_| {
+            counter.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(())
+        }));
+        sender.announced().await;
+        assert_eq!(told.load(Ordering::SeqCst), MAX_UNTOLD);
+        drop(sender);
+        teller.await.unwrap();
+    }
+}

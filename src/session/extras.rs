@@ -83,8 +83,8 @@ impl Session {
         self.with(|state| state.merged_metadata(members, by).is_some())
     }
 
-    /// Merges members into the metadata. An event does not change a member that a hook has set. Nothing is merged if the
-    /// result would not fit ([`Session::fits_metadata`]); returns whether it fits.
+    /// Merges members into the metadata. An event does not change a member that a hook has set. Nothing is merged if
+    /// the result would not fit ([`Session::fits_metadata`]); returns whether it fits.
     pub fn merge_metadata(&self, members: &Map<String, Value>, by: MetadataSetter) -> bool {
         self.with(|state| {
             let Some(merged) = state.merged_metadata(members, by) else { return false };
