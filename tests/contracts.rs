@@ -174,7 +174,7 @@ fn chat_has_a_name_of_its_catalogue_for_every_code() {
 #[test]
 fn anonymous_greeting_has_no_user() {
     let realtime = namespace("/realtime");
-    let greet = contract(&realtime, "vendhub-realtime").connect.greet.as_ref().unwrap();
+    let greet = contract(&realtime, "vendhub-realtime").connect.greet.first().unwrap();
     let SentArgs::Values(args) = &greet.args else {
         panic!("a value is greeted with");
     };

@@ -287,7 +287,7 @@ impl Compiler<'_> {
         let key_path = KeyPath::top("connect");
         ConnectPolicy {
             join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Connect),
-            greet: raw.greet.and_then(|greet| self.reply(&key_path.key("greet"), greet, ExpressionSite::Connect)),
+            greet: self.replies(&key_path.key("greet"), raw.greet, ExpressionSite::Connect),
             call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
         }
     }

@@ -172,7 +172,7 @@ pub struct ConnectSpec {
     /// Rooms that the client joins, if the room's rule permits it.
     pub join: Option<OneOrMany<RoomRefSpec>>,
     /// The first event that the client receives.
-    pub greet: Option<ReplySpec>,
+    pub greet: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides whether the client may connect.
     pub call: Option<CallSpec>,
 }
@@ -323,6 +323,9 @@ pub struct RoomRefTableSpec {
     /// Whether a variable without a value means that the room is not used, instead of an error. Default: false.
     #[serde(default)]
     pub optional: Option<bool>,
+    /// Only in `leave`: all rooms of this family that the socket is in. Default: false.
+    #[serde(default)]
+    pub all: Option<bool>,
 }
 
 /// The JSON Schema of contract files, for editors.

@@ -220,7 +220,7 @@ pub struct ConnectPolicy {
     /// Rooms that each client joins, if the room's rule permits it.
     pub join: Vec<RoomRef>,
     /// The first event that a client gets.
-    pub greet: Option<Reply>,
+    pub greet: Vec<Reply>,
     /// The hook that is asked before the client is connected.
     pub call: Option<HookCall>,
 }
@@ -343,6 +343,8 @@ pub struct RoomRef {
     pub when: Option<Rule>,
     /// If a variable has no value, the reference is skipped instead of causing an error.
     pub optional: bool,
+    /// In `leave`, the reference stands for all rooms of the family that the client is in.
+    pub all: bool,
 }
 
 /// An event that clients may send.
@@ -432,6 +434,8 @@ pub struct Relay {
     pub args: SentArgs,
     /// Excludes the sender's own socket.
     pub others: bool,
+    /// Skips clients whose connection cannot be written to at once. No history keeps the event.
+    pub volatile: bool,
     /// Requires that the sender is in the room.
     pub member: bool,
     /// The relay applies only if this rule holds.

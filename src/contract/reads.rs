@@ -15,7 +15,7 @@ impl RoomRef {
             Some((_, paths)) => paths.iter().any(Path::reads_payload),
             None => true,
         };
-        self.room.name.variables().any(variable) || self.when.as_ref().is_some_and(Rule::reads_payload)
+        (!self.all && self.room.name.variables().any(variable)) || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 
     /// Whether joining the room reads the payload: for its name, its rule, its hook, or the offset (`since`) from

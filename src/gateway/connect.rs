@@ -12,7 +12,7 @@ use super::queue::QueueItem;
 use super::recover::{RecoveryChance, may_return};
 use super::{Gateway, GatewayClient, error_contract};
 use crate::auth::Handshake;
-use crate::contract::model::{Contract, Namespace, RejectPolicy};
+use crate::contract::model::{Contract, Namespace, RejectPolicy, Reply};
 use crate::error::{Code, Refusal};
 use crate::hooks::{Caller, HookAnswer, HookRequest};
 use crate::limits::SessionLimits;
@@ -246,16 +246,17 @@ impl Gateway {
     }
 
     fn greet(&self, client: &GatewayClient) {
-        if client.namespace.contracts.iter().all(|contract| contract.connect.greet.is_none()) {
+        if client.namespace.contracts.iter().all(|contract| contract.connect.greet.is_empty()) {
             return;
         }
         let user = client.session.user();
         let scope = scope_of(client, &user, &Value::Null);
         for contract in &client.namespace.contracts {
-            let greet = contract.connect.greet.as_ref();
-            let greet = greet.filter(|greet| greet.when.as_ref().is_none_or(|rule| rule.holds(&scope)));
-            if let Some(event) = greet.and_then(|greet| self.reply_event(greet, &scope, None)) {
-                self.send(&client.session, &event);
+            let holds = |greet: &&Reply| greet.when.as_ref().is_none_or(|rule| rule.holds(&scope));
+            for greet in contract.connect.greet.iter().filter(holds) {
+                if let Some(event) = self.reply_event(greet, &scope, None) {
+                    self.send(&client.session, &event);
+                }
             }
         }
     }

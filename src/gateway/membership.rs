@@ -12,6 +12,7 @@ use crate::contract::rule::Rule;
 use crate::contract::scope::Scope;
 use crate::error::{Code, Refusal};
 use crate::history::HistoryStart;
+use crate::protocol::is_reserved_room;
 use crate::publish::contract_event::room_refusal;
 use crate::session::{RoomName, Session};
 use crate::telemetry::audit::{self, AuditEvent, AuditRecord};
@@ -40,6 +41,28 @@ impl Gateway {
         scope: &Scope<'_>,
     ) -> Result<Vec<EventRoom>, Refusal> {
         refs.iter().filter_map(|of| self.place(context.client, of, scope).transpose()).collect()
+    }
+
+    /// Resolves the references of `leave`. A reference with `all` stands for each room of the family that the client is
+    /// in.
+    pub(super) fn places_to_leave(
+        &self,
+        context: &EventContext<'_>,
+        scope: &Scope<'_>,
+    ) -> Result<Vec<EventRoom>, Refusal> {
+        let refs = &context.def.leave;
+        if !refs.iter().any(|of| of.all) {
+            return self.places(context, refs, scope);
+        }
+        let mut places = Vec::new();
+        for of in refs {
+            if !of.all {
+                places.extend(self.place(context.client, of, scope)?);
+            } else if of.when.as_ref().is_none_or(|rule| rule.holds(scope)) {
+                places.extend(rooms_of_family(context.client, of));
+            }
+        }
+        Ok(places)
     }
 
     /// Resolves a room reference to a room. Returns `None` when the reference does not apply.
@@ -215,6 +238,17 @@ impl Gateway {
     pub(super) fn take_out(&self, session: &Session, room: &RoomName) {
         self.parts.publisher.take_out(self.rooms(), session, room);
     }
+}
+
+/// The rooms of a family that the client is in.
+fn rooms_of_family(client: &GatewayClient, of: &RoomRef) -> Vec<EventRoom> {
+    let names = client.session.rooms().into_iter().filter(|name| !is_reserved_room(name));
+    let place = |name: RoomName| {
+        let (def, vars) = client.namespace.room_of(&name)?;
+        let is_own = def.name.shape() == of.room.name.shape();
+        is_own.then(|| EventRoom { def: of.room.clone(), name, vars })
+    };
+    names.filter_map(place).collect()
 }
 
 /// The refusal that a client gets which is not in a room.

@@ -53,7 +53,7 @@ impl Gateway {
     pub(super) async fn check<'a>(&self, context: &EventContext<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
         let def = context.def;
         let joins = self.places(context, &def.join, scope)?;
-        let leaves = self.places(context, &def.leave, scope)?;
+        let leaves = self.places_to_leave(context, scope)?;
         self.check_rooms(context.client, &joins)?;
         let joins =
             if joins.is_empty() { Vec::new() } else { Box::pin(self.permit_joins(context, joins, scope)).await? };

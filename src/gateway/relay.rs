@@ -95,7 +95,9 @@ impl Gateway {
         let Some(event) = encode(&planned.name, &planned.relay.args, Some(context), scope) else { return };
         let except = if planned.relay.others { vec![socket_room(session.id())] } else { Vec::new() };
         let namespace = context.client.namespace.path.clone();
-        let mut outgoing = Outgoing::new(namespace, event, planned.rooms.unwrap_or_default()).except(except);
+        let mut outgoing = Outgoing::new(namespace, event, planned.rooms.unwrap_or_default())
+            .except(except)
+            .volatile(planned.relay.volatile);
         self.parts.publisher.relay(planned.published, &mut outgoing).await;
     }
 

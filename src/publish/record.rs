@@ -14,6 +14,8 @@ use crate::session::RoomName;
 pub(super) enum RecordOutcome {
     /// The histories continue after the event.
     Goes,
+    /// No history keeps the event.
+    Passes,
     /// The event is terminal: it ends the histories.
     Ends,
 }
@@ -69,7 +71,7 @@ impl Publisher {
         story: RecordOutcome,
         recovery: Option<RecoveryPolicy>,
     ) -> Vec<RoomRecord> {
-        if !self.recorded.contains(&outgoing.namespace) {
+        if story == RecordOutcome::Passes || !self.recorded.contains(&outgoing.namespace) {
             return Vec::new();
         }
         let Some(namespace) = self.namespaces.get(&outgoing.namespace) else { return Vec::new() };

@@ -11,6 +11,7 @@ impl Publisher {
     /// The future completes at the first poll, unless a room keeps a history or very many clients get the event. So a
     /// client's relays are sent in the order of its events.
     pub async fn relay(&self, published: &IntCounter, outgoing: &mut Outgoing) -> DeliveryResult {
-        self.deliver(published, outgoing, PublisherKind::Client, RecordOutcome::Goes).await
+        let story = if outgoing.volatile { RecordOutcome::Passes } else { RecordOutcome::Goes };
+        self.deliver(published, outgoing, PublisherKind::Client, story).await
     }
 }

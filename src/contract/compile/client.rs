@@ -67,7 +67,7 @@ impl Compiler<'_> {
             self.note_mistake(&key_path.key("room"), problem, "take `room` out, or `join` and `leave`");
         }
         let join = self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Client);
-        let leave = self.room_refs(&key_path.key("leave"), raw.leave, ExpressionSite::Client);
+        let leave = self.leave_refs(&key_path.key("leave"), raw.leave);
         let room = raw.room.and_then(|room| self.room_ref(&key_path.key("room"), room, ExpressionSite::Client));
         let members = members_at(join.iter().chain(&leave).chain(&room));
         let sent = ExpressionSite::Sent(members);
@@ -186,7 +186,15 @@ impl Compiler<'_> {
             self.note_mistake(&key_path.key("member"), problem, "take `member` out, or relay to a `room`");
         }
         let to = self.target(key_path, raw.room, raw.to, raw.shared, raw.everyone)?;
-        Some(Relay { to, event, args: args?, others: raw.others.unwrap_or_default(), member, when })
+        Some(Relay {
+            to,
+            event,
+            args: args?,
+            others: raw.others.unwrap_or_default(),
+            volatile: raw.volatile.unwrap_or_default(),
+            member,
+            when,
+        })
     }
 
     fn relay_args(
@@ -240,7 +248,7 @@ impl Compiler<'_> {
         Some(if shared { Target::Shared } else { Target::Everyone })
     }
 
-    fn replies(
+    pub(super) fn replies(
         &mut self,
         key_path: &KeyPath,
         raw: Option<file::OneOrMany<file::ReplyRefSpec>>,

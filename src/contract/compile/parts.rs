@@ -256,7 +256,8 @@ impl Compiler<'_> {
     ) -> Option<RoomRef> {
         let (raw, named_at) = match raw {
             file::RoomRefSpec::Key(room) => {
-                let raw = file::RoomRefTableSpec { room, with: Default::default(), when: None, optional: None };
+                let raw =
+                    file::RoomRefTableSpec { room, with: Default::default(), when: None, optional: None, all: None };
                 (raw, key_path.clone())
             }
             file::RoomRefSpec::Table(raw) => (raw, key_path.key("room")),
@@ -279,8 +280,37 @@ impl Compiler<'_> {
             with.push((variable, paths));
         }
         let room = self.rooms.get(&raw.room)?.clone();
+        if raw.all == Some(true) {
+            self.note_mistake(&key_path.key("all"), "`all` belongs to `leave`", "take it out");
+        }
         self.check_variables(key_path, &room.name, &with, sees);
-        Some(RoomRef { room, with, when, optional: raw.optional.unwrap_or_default() })
+        Some(RoomRef { room, with, when, optional: raw.optional.unwrap_or_default(), all: false })
+    }
+
+    /// Compiles the rooms that an event leaves, some of which may be all rooms of a family.
+    pub(super) fn leave_refs(
+        &mut self,
+        key_path: &KeyPath,
+        refs: Option<OneOrMany<file::RoomRefSpec>>,
+    ) -> Vec<RoomRef> {
+        let items = refs.map(OneOrMany::into_items).unwrap_or_default();
+        let refs = items.into_iter().filter_map(|(at, item)| self.leave_ref(&key_path.index(at), item));
+        refs.collect()
+    }
+
+    fn leave_ref(&mut self, key_path: &KeyPath, item: file::RoomRefSpec) -> Option<RoomRef> {
+        let mut raw = match item {
+            file::RoomRefSpec::Table(raw) if raw.all == Some(true) => raw,
+            item => return self.room_ref(key_path, item, ExpressionSite::Client),
+        };
+        if !raw.with.is_empty() {
+            let problem = "`all` leaves every room of the family, whatever its variables are";
+            self.note_mistake(&key_path.key("with"), problem, "take `with` or `all` out");
+            raw.with.clear();
+        }
+        raw.all = None;
+        let of = self.room_ref(key_path, file::RoomRefSpec::Table(raw), ExpressionSite::Client)?;
+        Some(RoomRef { all: true, ..of })
     }
 
     fn check_variables(

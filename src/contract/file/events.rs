@@ -107,6 +107,8 @@ pub struct RelaySpec {
     pub add: Option<Value>,
     /// Whether the sender's own socket does not receive it. Default: false.
     pub others: Option<bool>,
+    /// Whether only clients that can be written to at once get it. Default: false.
+    pub volatile: Option<bool>,
     /// Whether the sender must be in the room. Default: false.
     pub member: Option<bool>,
     /// A CEL rule. The event is sent only if it is true.

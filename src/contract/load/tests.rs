@@ -56,7 +56,7 @@ join = "vars.idd == user.id && owner(room) =="                  #! this is not C
 
 [client."a:b"]
 payload = { schema = { type = "objekt" } }                      #! this is not a JSON Schema
-join    = "jobs"                                                #! there is no room "jobs"; did you mean "job"?
+join    = ["jobs", { room = "user", with = { userId = "user.id" }, all = true }] #! there is no room "jobs"; did you mean "job"? #! `all` belongs to `leave`
 relay   = [
   { room = "user", to = "payload.to" },                         #! client."a:b".relay[0]: it has several recipients
   { everyone = true, data = "{params.x}", add = { a = 1 } },    #! `data` and `add` cannot be combined
@@ -65,6 +65,7 @@ relay   = [
   { everyone = true, args = [1], add = { a = 1 } },             #! `args` and `add` cannot be combined
   { everyone = true, args = [1, "{payload.x", "{params.y}"] },  #! relay[5].args[1]: #! `{params.y}` has no value here
 ]
+leave    = [{ room = "user", all = true, with = { userId = "user.id" } }, { room = "user", with = { userId = "user.id" } }] #! `all` leaves every room of the family
 ack      = true
 ack_args = [true]                                               #! `ack` and `ack_args` cannot be combined
 on_ok    = { publish = "a:c" }                                  #! no hook is called #! did you mean "a:d"? #! the published event has no `data`

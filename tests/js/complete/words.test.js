@@ -1,0 +1,51 @@
+// Small words of contracts: several greetings, volatile relays, leaving all rooms of a family.
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { afterEach, test } from 'node:test';
+import { ROOT } from '../harness/node.js';
+import { world } from '../harness/world.js';
+
+const namespace = '/words';
+const w = await world({ contracts: [join(ROOT, 'tests/js/fixtures/words.toml')] });
+afterEach(() => w.clear());
+let trips = 0;
+const newTrip = () => `t${(trips += 1)}`;
+
+async function guest(node) {
+  const client = await w.connect({ namespace }, node);
+  assert.deepEqual([await client.next(), await client.next()], [['hello'], ['you', client.id]]);
+  return client;
+}
+
+test('a client is greeted with several events, in their order', async () => {
+  await guest();
+});
+
+test('one event leaves every room of a family, and no other room', async () => {
+  const [ann, ben] = [await guest(), await guest(w.a)];
+  const mine = [newTrip(), newTrip(), newTrip()];
+  for (const trip of mine) await ann.ask('follow', trip);
+  await ann.ask('enter', 'x');
+  const ack = await ann.ask('stop');
+  assert.deepEqual([ack.success, ack.rooms.toSorted()], [true, mine.map((trip) => `trip:${trip}`).toSorted()]);
+  const { body } = await w.b.api('GET', `/api/v1/connections/${ann.id}?namespace=${namespace}`);
+  assert.deepEqual(body.rooms, ['other:x']);
+  assert.deepEqual(await ann.ask('stop'), { success: true }, 'there is none left');
+  for (const trip of mine) {
+    await ben.ask('follow', trip);
+    await ben.ask('mark', trip, 1);
+  }
+  assert.deepEqual(await ann.drain(), []);
+});
+
+test('a volatile relay reaches the members, and no history keeps it', async () => {
+  const trip = newTrip();
+  const [ann, ben] = [await guest(), await guest(w.a)];
+  for (const client of [ann, ben]) await client.ask('follow', trip);
+  await ann.ask('pointer', trip, [1, 2]);
+  await ann.ask('mark', trip, [3, 4]);
+  assert.deepEqual(await ben.drain(w.b), [['pointer', [1, 2]], ['mark', [3, 4]]]);
+  const late = await guest(w.a);
+  await late.ask('follow', trip);
+  assert.deepEqual(await late.drain(), [['mark', [3, 4]]]);
+});
