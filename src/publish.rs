@@ -34,6 +34,7 @@ use crate::throttle::{ThrottleKey, Throttles};
 
 pub use crate::event::Stamp;
 pub use contract_event::{ContractPublish, PlannedPublish};
+pub use members::ListedRoom;
 pub use plain::PlainEmit;
 
 use counters::{ByPublisherKind, Publishes};

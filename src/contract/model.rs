@@ -15,6 +15,7 @@ use super::path::Path;
 use super::room_name::RoomTemplate;
 use super::rule::Rule;
 use super::schema::Schema;
+use super::scope::MembersNeed;
 use super::template::Template;
 use crate::error::Code;
 pub use crate::event::SlowClientPolicy;
@@ -393,10 +394,11 @@ pub struct ClientEvent {
 /// What an event's handling uses of the room that the event is about, besides the room's name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RoomUse {
-    /// Whether rules that are evaluated before anything is done use the room's members.
-    pub checks: bool,
-    /// Whether the event sends the room's members, or asks about them when it has joined and left its rooms.
-    pub members: bool,
+    /// What the rules of relays need of the room's members. They are evaluated before anything is done.
+    pub checks: MembersNeed,
+    /// What the events and acknowledgements need of the room's members that are sent when the event has joined and left
+    /// its rooms.
+    pub sends: MembersNeed,
     /// Whether the event sends variables of the room's name.
     pub vars: bool,
 }

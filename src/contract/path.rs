@@ -6,7 +6,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::digits::{self, is_exact};
-use super::scope::Scope;
+use super::scope::{MembersNeed, Scope};
 use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
@@ -149,9 +149,13 @@ impl Path {
         self.reads_payload().then(|| self.rest.iter().map(AsRef::as_ref))
     }
 
-    /// Whether the path leads to the members of a room.
-    pub fn reads_members(&self) -> bool {
-        matches!(self.root, Root::Members | Root::Others | Root::Count)
+    /// How much of the members of a room the path needs.
+    pub fn members_need(&self) -> MembersNeed {
+        match self.root {
+            Root::Members | Root::Others => MembersNeed::List,
+            Root::Count => MembersNeed::Count,
+            _ => MembersNeed::None,
+        }
     }
 
     /// Looks up the value of the path; `None` when there is no value. An anonymous user has no id.

@@ -6,6 +6,7 @@ use super::model::{
 };
 use super::path::Path;
 use super::rule::Rule;
+use super::scope::MembersNeed;
 use super::template::Template;
 
 impl RoomRef {
@@ -55,12 +56,17 @@ impl SentArgs {
         }
     }
 
-    fn uses(&self, is_such: fn(&Path) -> bool) -> bool {
+    fn templates(&self) -> &[Template] {
         match self {
-            Self::Unchanged => false,
-            Self::Payload(template) => template.uses(is_such),
-            Self::Values(templates) => templates.iter().any(|template| template.uses(is_such)),
+            Self::Unchanged => &[],
+            Self::Payload(template) => std::slice::from_ref(template),
+            Self::Values(templates) => templates,
         }
+    }
+
+    /// How much of the members of a room the arguments need.
+    pub fn members_need(&self) -> MembersNeed {
+        self.templates().iter().map(Template::members_need).max().unwrap_or_default()
     }
 }
 
@@ -69,9 +75,9 @@ impl Reply {
         self.event.reads_payload() || self.args.reads_payload() || self.when.as_ref().is_some_and(Rule::reads_payload)
     }
 
-    /// Whether the event uses the members of a room.
-    pub fn reads_members(&self) -> bool {
-        self.args.uses(Path::reads_members) || self.when.as_ref().is_some_and(Rule::needs_members)
+    /// How much of the members of a room the event needs.
+    pub fn members_need(&self) -> MembersNeed {
+        self.args.members_need().max(need_of(&self.when))
     }
 }
 
@@ -131,13 +137,22 @@ impl ClientEvent {
     pub(super) fn finds_room_used(&self) -> RoomUse {
         let follows = self.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
         let replies = || self.reply.iter().chain(follows);
-        let asks = |rule: &Option<Rule>| rule.as_ref().is_some_and(Rule::needs_members);
         let sent =
             || self.relay.iter().map(|relay| &relay.args).chain(replies().map(|reply| &reply.args)).chain(&self.ack);
+        let checks = self.relay.iter().map(|relay| need_of(&relay.when)).max().unwrap_or_default();
         RoomUse {
-            checks: self.relay.iter().any(|relay| asks(&relay.when)),
-            members: sent().any(|args| args.uses(Path::reads_members)) || replies().any(|reply| asks(&reply.when)),
-            vars: sent().any(|args| args.uses(|path| path.variable().is_some())),
+            // If the members are looked up for the relays, `require` uses the same members.
+            checks: if checks == MembersNeed::None { checks } else { checks.max(need_of(&self.require)) },
+            sends: sent()
+                .map(SentArgs::members_need)
+                .chain(replies().map(Reply::members_need))
+                .max()
+                .unwrap_or_default(),
+            vars: sent().flat_map(SentArgs::templates).any(|template| template.uses(|path| path.variable().is_some())),
         }
     }
+}
+
+fn need_of(rule: &Option<Rule>) -> MembersNeed {
+    rule.as_ref().map(Rule::members_need).unwrap_or_default()
 }

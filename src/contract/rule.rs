@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use cel::common::types::CelBool;
 use cel::{Context, Env, IdedExpr, Program, Value};
 
-use super::scope::Scope;
+use super::scope::{MembersNeed, Scope};
 
 /// A compiled CEL expression that answers yes or no.
 ///
@@ -71,8 +71,8 @@ impl Rule {
         self.0.uses.owner
     }
 
-    /// Whether the rule uses the members of the room, so that they must be looked up first.
-    pub fn needs_members(&self) -> bool {
+    /// How much of the members of the room must be looked up before the rule is evaluated.
+    pub fn members_need(&self) -> MembersNeed {
         self.0.uses.members
     }
 

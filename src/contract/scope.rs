@@ -44,12 +44,25 @@ impl std::fmt::Debug for SocketScope<'_> {
     }
 }
 
+/// How much of the members of a room a part of a contract needs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MembersNeed {
+    /// Nothing.
+    #[default]
+    None,
+    /// The number of members.
+    Count,
+    /// The number and the list of members.
+    List,
+}
+
 /// The members of a room, as rules and templates see them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoomMembersScope {
     /// The number of members.
     pub count: u64,
-    /// The members as the contract shows them: an array. It may be shorter than `count`.
+    /// The members as the contract shows them: an array. It may be shorter than `count`, and is empty if only the number
+    /// was needed.
     pub shown: Value,
     /// The index in `shown` of the client that sent the event, if the array has that client.
     pub own: Option<usize>,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::path::Path;
-use super::scope::Scope;
+use super::scope::{MembersNeed, Scope};
 
 /// A JSON value whose strings may hold placeholders `{path}`. A string that consists of one placeholder becomes the
 /// value itself, with its type; in other strings, values are filled in as text. `{{` and `}}` stand for braces.
@@ -100,6 +100,11 @@ impl Template {
     /// Whether the template uses such a path.
     pub fn uses(&self, is_such: fn(&Path) -> bool) -> bool {
         self.paths().into_iter().any(|(_, path)| is_such(path))
+    }
+
+    /// How much of the members of a room the template needs.
+    pub fn members_need(&self) -> MembersNeed {
+        self.paths().into_iter().map(|(_, path)| path.members_need()).max().unwrap_or_default()
     }
 
     /// Whether the template reads the payload.

@@ -9,7 +9,7 @@ use super::{Gateway, GatewayClient};
 use crate::contract::model::{Contract, RoomRef};
 use crate::contract::room_name::RoomNameError;
 use crate::contract::rule::Rule;
-use crate::contract::scope::Scope;
+use crate::contract::scope::{MembersNeed, Scope};
 use crate::error::{Code, Refusal};
 use crate::history::HistoryStart;
 use crate::protocol::is_reserved_room;
@@ -175,7 +175,9 @@ impl Gateway {
     ) -> Result<bool, Refusal> {
         let mut scope = with_room(scope, &place.name, &place.vars);
         let members = match scope.members {
-            None if rule.needs_members() => Box::pin(self.members(client, place)).await,
+            None if rule.members_need() != MembersNeed::None => {
+                Box::pin(self.members(client, place, rule.members_need())).await
+            }
             _ => None,
         };
         scope.members = scope.members.or(members.as_ref());

@@ -17,7 +17,7 @@ use super::membership::JoinPermit;
 use super::relay::PlannedRelay;
 use crate::contract::model::MetadataChange;
 use crate::contract::rule::Rule;
-use crate::contract::scope::Scope;
+use crate::contract::scope::{MembersNeed, Scope};
 use crate::error::{Code, Refusal};
 use crate::publish::PlannedPublish;
 use crate::session::{MAX_METADATA_BYTES, MetadataSetter};
@@ -62,7 +62,7 @@ impl Gateway {
             None => None,
         };
         let mut plan = Plan { joins, leaves, about, relays: Vec::new(), more: None };
-        if def.room_use.checks {
+        if def.room_use.checks != MembersNeed::None {
             Box::pin(self.check_among_members(context, &mut plan, scope)).await?;
         } else {
             self.check_rest(context, &mut plan, scope).await?;
@@ -78,7 +78,7 @@ impl Gateway {
         scope: &Scope<'_>,
     ) -> Result<(), Refusal> {
         let members = match plan.place() {
-            Some(place) => self.members(context.client, place).await,
+            Some(place) => self.members(context.client, place, context.def.room_use.checks).await,
             None => None,
         };
         let scope = Scope { members: members.as_ref(), ..scope.clone() };

@@ -4,10 +4,11 @@ use serde_json::Value;
 
 use super::context::{EventContext, EventRoom};
 use super::{Gateway, GatewayClient};
-use crate::contract::scope::{RoomMembersScope, Scope};
+use crate::contract::scope::{MembersNeed, RoomMembersScope, Scope};
 use crate::error::{Code, Refusal};
 use crate::presence::{MAX_STATUS_BYTES, may_have_status};
 use crate::protocol::is_reserved_room;
+use crate::publish::ListedRoom;
 use crate::session::RoomName;
 
 impl Gateway {
@@ -22,9 +23,14 @@ impl Gateway {
     }
 
     /// The members of a room, as its contract shows them. `None` if the contract lists no members.
-    pub(super) async fn members(&self, client: &GatewayClient, place: &EventRoom) -> Option<RoomMembersScope> {
-        let (path, session) = (&client.namespace.path, Some(&*client.session));
-        self.parts.publisher.members_of(path, &place.def, &place.name, &place.vars, session).await
+    pub(super) async fn members(
+        &self,
+        client: &GatewayClient,
+        place: &EventRoom,
+        need: MembersNeed,
+    ) -> Option<RoomMembersScope> {
+        let room = ListedRoom::new(&client.namespace.path, &place.def, &place.name, &place.vars)?;
+        Some(self.parts.publisher.members_of(&room, need, Some(&client.session)).await)
     }
 
     /// The rooms of all sockets of the event's user. While Redis is unavailable, the rooms of this socket are still

@@ -14,7 +14,7 @@ use super::conflate::HeldEvent;
 use super::{Outgoing, Publisher};
 use crate::contract::model::{Namespace, PresencePolicy, Reply, RoomDef, SentArgs};
 use crate::contract::room_name::Variables;
-use crate::contract::scope::{RoomMembersScope, Scope};
+use crate::contract::scope::{MembersNeed, RoomMembersScope, Scope};
 use crate::event::Event;
 use crate::order::ConflationOrder;
 use crate::presence::{MemberChange, MemberKey, RoomChange, RoomMember};
@@ -24,7 +24,7 @@ use crate::throttle::{ThrottleDecision, ThrottleKey};
 use crate::user::User;
 
 /// A room that lists its members.
-struct ListedRoom<'a> {
+pub struct ListedRoom<'a> {
     namespace: &'a Arc<str>,
     def: &'a RoomDef,
     policy: &'a PresencePolicy,
@@ -32,27 +32,27 @@ struct ListedRoom<'a> {
     vars: &'a Variables,
 }
 
-impl Publisher {
-    /// The members of a room as its contract shows them. `own` is the session of the client that asks. `None` if the
-    /// contract lists no members.
-    pub async fn members_of(
-        &self,
-        namespace: &str,
-        def: &RoomDef,
-        room: &str,
-        vars: &Variables,
-        own: Option<&Session>,
-    ) -> Option<RoomMembersScope> {
+impl<'a> ListedRoom<'a> {
+    /// Describes a room. `None` if its contract lists no members.
+    pub fn new(namespace: &'a Arc<str>, def: &'a RoomDef, room: &'a RoomName, vars: &'a Variables) -> Option<Self> {
         let policy = def.presence.as_ref().filter(|policy| policy.listed)?;
-        let roster = self.parts.presence.roster(namespace, room, policy.most).await;
-        Some(roster.shown(policy, room, vars, own))
+        Some(Self { namespace, def, policy, room, vars })
+    }
+}
+
+impl Publisher {
+    /// The members of a room as its contract shows them. `own` is the session of the client that asks.
+    pub async fn members_of(&self, of: &ListedRoom<'_>, need: MembersNeed, own: Option<&Session>) -> RoomMembersScope {
+        let most = if need == MembersNeed::List { of.policy.most } else { 0 };
+        let roster = self.parts.presence.roster(of.namespace, of.room, most).await;
+        roster.shown(of.policy, of.room, of.vars, own)
     }
 
     /// Sends a room the events that announce a change of its members.
     pub async fn announce(self: Arc<Self>, change: RoomChange) {
-        let Some(policy) = &change.def.presence else { return };
         let RoomChange { namespace, def, vars, room, what } = &change;
-        let listed = ListedRoom { namespace, def, policy, room, vars };
+        let Some(listed) = ListedRoom::new(namespace, def, room, vars) else { return };
+        let policy = listed.policy;
         match what {
             MemberChange::Joined(member) => self.announce_member(&listed, policy.joined.as_ref(), member).await,
             MemberChange::Left(member) => self.announce_member(&listed, policy.left.as_ref(), member).await,
@@ -65,7 +65,7 @@ impl Publisher {
 
     async fn announce_member(&self, of: &ListedRoom<'_>, reply: Option<&Reply>, member: &RoomMember) {
         let Some(reply) = reply else { return };
-        let members = if reply.reads_members() { self.listed(of).await } else { None };
+        let members = self.members_for(reply, of).await;
         let shown = member.to_json();
         let Some(event) = encode(reply, of, members.as_ref(), Some(&shown)) else { return };
         let own = match &member.key {
@@ -106,26 +106,28 @@ impl Publisher {
         let Some((def, vars)) = namespace.room_of(room).filter(|(def, _)| *def.contract == *contract) else {
             return false;
         };
-        let Some(policy) = &def.presence else { return false };
+        let Some(of) = ListedRoom::new(&outgoing.namespace, def, room, &vars) else { return false };
         let Some(changed) =
-            policy.changed.as_ref().filter(|changed| changed.event.fixed() == Some(outgoing.event.name()))
+            of.policy.changed.as_ref().filter(|changed| changed.event.fixed() == Some(outgoing.event.name()))
         else {
             return false;
         };
-        let of = ListedRoom { namespace: &outgoing.namespace, def, policy, room, vars: &vars };
         self.send_list(&of, changed, order.clone()).await;
         true
     }
 
     async fn send_list(&self, of: &ListedRoom<'_>, reply: &Reply, order: ConflationOrder) {
-        let members = if reply.reads_members() { self.listed(of).await } else { None };
+        let members = self.members_for(reply, of).await;
         let Some(event) = encode(reply, of, members.as_ref(), None) else { return };
         let outgoing = Outgoing::new(of.namespace.clone(), event, vec![of.room.clone()]);
         self.notice(&of.def.contract, &Outgoing { order: Some(order), ..outgoing });
     }
 
-    async fn listed(&self, of: &ListedRoom<'_>) -> Option<RoomMembersScope> {
-        self.members_of(of.namespace, of.def, of.room, of.vars, None).await
+    async fn members_for(&self, reply: &Reply, of: &ListedRoom<'_>) -> Option<RoomMembersScope> {
+        match reply.members_need() {
+            MembersNeed::None => None,
+            need => Some(self.members_of(of, need, None).await),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use cel::common::ast::operators::{INDEX, OPT_INDEX, OPT_SELECT};
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue};
 
 use super::facts;
+use crate::contract::scope::MembersNeed;
 use crate::suggest::{nearest, one_of_quoted};
 
 /// The data that a rule uses.
@@ -15,8 +16,8 @@ use crate::suggest::{nearest, one_of_quoted};
 pub(super) struct RuleInputs {
     /// Whether the rule asks who owns the room.
     pub owner: bool,
-    /// Whether the rule uses the members of the room.
-    pub members: bool,
+    /// How much of the members of the room the rule needs.
+    pub members: MembersNeed,
     /// Top-level variables, such as `payload`.
     pub variables: BTreeSet<String>,
     /// The `<name>` of each `vars.<name>`.
@@ -208,7 +209,11 @@ impl Checker {
                 return Err("the rule must name the member of `metadata`: write `metadata.<member>`".to_owned());
             }
             self.uses.variables.insert(name.to_owned());
-            self.uses.members |= name == "members" || name == "count";
+            self.uses.members = self.uses.members.max(match name {
+                "members" => MembersNeed::List,
+                "count" => MembersNeed::Count,
+                _ => MembersNeed::None,
+            });
             return Ok(());
         }
         Err(match nearest(name, known()) {

@@ -8,7 +8,7 @@ use super::super::replay::ReplayOutcome;
 use super::{Plan, RareParts};
 use crate::contract::model::RoomUse;
 use crate::contract::room_name::Variables;
-use crate::contract::scope::{RoomMembersScope, Scope};
+use crate::contract::scope::{MembersNeed, RoomMembersScope, Scope};
 use crate::publish::PublisherKind;
 use crate::session::{MetadataSetter, RoomName};
 
@@ -45,8 +45,8 @@ impl Gateway {
         scope: &Scope<'_>,
         plan: Plan<'_>,
     ) -> PerformedPlan {
-        let RoomUse { members, vars, .. } = context.def.room_use;
-        let place = plan.place().filter(|_| members || vars).cloned();
+        let RoomUse { sends, vars, .. } = context.def.room_use;
+        let place = plan.place().filter(|_| sends != MembersNeed::None || vars).cloned();
         let mut done = PerformedPlan { rooms: plan.room_names(), ..PerformedPlan::default() };
         let Plan { joins, leaves, about, relays, mut more } = plan;
         done.about = about.map(|place| place.name);
@@ -65,8 +65,8 @@ impl Gateway {
             Box::pin(self.settle_trail(context.client)).await;
         }
         if let Some(place) = place {
-            if members {
-                done.members = Box::pin(self.members(context.client, &place)).await.map(Box::new);
+            if sends != MembersNeed::None {
+                done.members = Box::pin(self.members(context.client, &place, sends)).await.map(Box::new);
             }
             done.vars = place.vars;
         }
