@@ -5,6 +5,8 @@ const groups = [
   group('Overview', { 'README.md': 'What roomcast is', 'docs/README.md': 'All pages by reader', 'CHANGELOG.md': 'Changelog' }),
   group('Application developers', {
     'docs/contracts.md': 'Contracts',
+    'docs/from-code-to-contract.md': 'From code to contract',
+    'contracts/gallery/README.md': 'Gallery of contracts',
     'docs/authentication.md': 'Authentication',
     'docs/history.md': 'History and replay',
     'docs/recovery.md': 'Connection state recovery',
