@@ -61,8 +61,8 @@ pub enum MembersNeed {
 pub struct RoomMembersScope {
     /// The number of members.
     pub count: u64,
-    /// The members as the contract shows them: an array. It may be shorter than `count`, and is empty if only the number
-    /// was needed.
+    /// The members as the contract shows them: an array. It may be shorter than `count`, and is empty if only the
+    /// number was needed.
     pub shown: Value,
     /// The index in `shown` of the client that sent the event, if the array has that client.
     pub own: Option<usize>,

@@ -73,7 +73,7 @@ pub(super) async fn build(config: &Config, address: Option<String>) -> anyhow::R
     let broadcaster = Broadcaster::new(&rooms, &cluster, &ground.contracts, &ground.metrics);
     let publisher = publisher(&ground, broadcaster, &history, &presence);
     let announcer = publisher.clone();
-    tokio::spawn(changes.for_each(move |change| announcer.clone().announce(change)));
+    tokio::spawn(changes.announce(move |changes| announcer.clone().announce(changes)));
     let shared = SharedParts {
         publisher,
         owners: Arc::new(ground.by_redis(Owners::in_redis, Owners::in_memory)),

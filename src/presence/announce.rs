@@ -10,6 +10,9 @@ use crate::telemetry::metrics::Metrics;
 /// Maximum number of changes that wait to be announced.
 const MAX_UNTOLD: usize = 65_536;
 
+/// Maximum number of changes that are announced together.
+const BATCH: usize = 256;
+
 enum Announcement {
     Change(Box<RoomChange>),
     /// Answered when every change before it has been announced.
@@ -50,13 +53,21 @@ impl ChangeSender {
 }
 
 impl RoomChanges {
-    /// Announces every change with `tell`, one after the other, until presence is dropped.
-    pub async fn for_each<F: Future<Output = ()> + Send>(mut self, tell: impl Fn(RoomChange) -> F + Send) {
-        while let Some(next) = self.0.recv().await {
-            match next {
-                Announcement::Change(change) => tell(*change).await,
+    /// Announces every change with `tell`, in order, until presence is dropped. Changes that wait are announced together.
+    pub async fn announce<F: Future<Output = ()> + Send>(mut self, tell: impl Fn(Vec<RoomChange>) -> F + Send) {
+        let mut waiting = Vec::with_capacity(BATCH);
+        while self.0.recv_many(&mut waiting, BATCH).await > 0 {
+            let (mut changes, mut barriers) = (Vec::with_capacity(waiting.len()), Vec::new());
+            for next in waiting.drain(..) {
+                match next {
+                    Announcement::Change(change) => changes.push(*change),
+                    Announcement::Barrier(done) => barriers.push(done),
+                }
+            }
+            tell(changes).await;
+            for done in barriers {
                 // Fails if the caller has stopped waiting, which is harmless.
-                Announcement::Barrier(done) => drop(done.send(())),
+                let _ = done.send(());
             }
         }
     }
@@ -84,8 +95,8 @@ mod tests {
         assert_eq!(metrics.presence_queue_dropped_total.with_label_values(&["events"]).get(), 3);
         let told = Arc::new(AtomicUsize::new(0));
         let counter = told.clone();
-        let teller = tokio::spawn(changes.for_each(move |_| {
-            counter.fetch_add(1, Ordering::SeqCst);
+        let teller = tokio::spawn(changes.announce(move |changes| {
+            counter.fetch_add(changes.len(), Ordering::SeqCst);
             std::future::ready(())
         }));
         sender.announced().await;

@@ -5,9 +5,11 @@
 //! The list is read after its event has got its number among the conflated events, so the event with the highest number
 //! has the newest list, and no older list is delivered after it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use futures_util::stream::{self, StreamExt as _};
 use serde_json::Value;
 
 use super::conflate::HeldEvent;
@@ -22,6 +24,9 @@ use crate::protocol::{socket_room, user_room};
 use crate::session::{RoomName, Session};
 use crate::throttle::{ThrottleDecision, ThrottleKey};
 use crate::user::User;
+
+/// How many lists are announced at the same time. Each asks Redis whether it may be sent now.
+const LISTS_AT_ONCE: usize = 16;
 
 /// A room that lists its members.
 pub struct ListedRoom<'a> {
@@ -48,19 +53,25 @@ impl Publisher {
         roster.shown(of.policy, of.room, of.vars, own)
     }
 
-    /// Sends a room the events that announce a change of its members.
-    pub async fn announce(self: Arc<Self>, change: RoomChange) {
-        let RoomChange { namespace, def, vars, room, what } = &change;
-        let Some(listed) = ListedRoom::new(namespace, def, room, vars) else { return };
-        let policy = listed.policy;
-        match what {
-            MemberChange::Joined(member) => self.announce_member(&listed, policy.joined.as_ref(), member).await,
-            MemberChange::Left(member) => self.announce_member(&listed, policy.left.as_ref(), member).await,
-            MemberChange::Metadata => {}
+    /// Sends rooms the events that announce changes of their members: each join and leave in order, then the list of
+    /// each room once.
+    pub async fn announce(self: Arc<Self>, changes: Vec<RoomChange>) {
+        let mut lists = HashMap::new();
+        for change in &changes {
+            let RoomChange { namespace, def, vars, room, what } = change;
+            let Some(of) = ListedRoom::new(namespace, def, room, vars) else { continue };
+            match what {
+                MemberChange::Joined(member) => self.announce_member(&of, of.policy.joined.as_ref(), member).await,
+                MemberChange::Left(member) => self.announce_member(&of, of.policy.left.as_ref(), member).await,
+                MemberChange::Metadata => {}
+            }
+            if let Some(changed) = &of.policy.changed {
+                lists.insert((namespace, room), (of, changed));
+            }
         }
-        if let Some(changed) = &policy.changed {
-            self.announce_list(&listed, changed).await;
-        }
+        let publisher = &self;
+        let announce = |(of, changed)| async move { publisher.announce_list(&of, changed).await };
+        stream::iter(lists.into_values()).for_each_concurrent(LISTS_AT_ONCE, announce).await;
     }
 
     async fn announce_member(&self, of: &ListedRoom<'_>, reply: Option<&Reply>, member: &RoomMember) {

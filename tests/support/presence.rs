@@ -78,8 +78,8 @@ impl Node {
         let told: Arc<Mutex<Vec<RoomChange>>> = Arc::default();
         let sink = told.clone();
         let (presence, changes) = recorder.start(rooms.clone());
-        tokio::spawn(changes.for_each(move |one| {
-            sink.lock().unwrap().push(one);
+        tokio::spawn(changes.announce(move |some| {
+            sink.lock().unwrap().extend(some);
             std::future::ready(())
         }));
         Self { id: id.to_owned(), presence, rooms, told, metrics }

@@ -161,8 +161,8 @@ if (w.redis) {
     for (const signal of ['SIGKILL', 'SIGTERM']) {
       const doomed = await Node.start({ contracts, redis: w.redis, toml });
       after(() => doomed.stop('SIGKILL'));
-      const guests = [await named('x', board, doomed), await named('y', board, doomed)].map(({ id }) => id);
-      await listed(ann, ['ann', 'x', 'y']);
+      const guests = (await Promise.all(Array.from({ length: 60 }, () => named('x', board, doomed)))).map(({ id }) => id);
+      await listed(ann, ['ann', 'x', 'x', 'x'], 61);
       ann.inbox.length = 0;
       await doomed.stop(signal);
       await listed(ann, ['ann']);
