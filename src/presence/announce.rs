@@ -53,7 +53,8 @@ impl ChangeSender {
 }
 
 impl RoomChanges {
-    /// Announces every change with `tell`, in order, until presence is dropped. Changes that wait are announced together.
+    /// Announces every change with `tell`, in order, until presence is dropped. Changes that wait are announced
+    /// together.
     pub async fn announce<F: Future<Output = ()> + Send>(mut self, tell: impl Fn(Vec<RoomChange>) -> F + Send) {
         let mut waiting = Vec::with_capacity(BATCH);
         while self.0.recv_many(&mut waiting, BATCH).await > 0 {
