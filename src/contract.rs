@@ -18,6 +18,7 @@ pub mod room_name;
 pub mod rule;
 pub mod schema;
 pub mod scope;
+pub mod sent;
 pub mod template;
 
 mod compile;

@@ -42,8 +42,8 @@ use cache::{DecisionCache, MAX_DECISIONS};
 
 pub use answer::{HookAnswer, HookPublish, HookReply, MAX_ANSWER_BYTES, MAX_ANSWER_ENTRIES, MAX_TTL};
 pub use error::{Denial, HookError, HooksSetupError};
-pub use outbox::Notices;
-pub use request::{CONTENT_TYPE, Caller, HookKind, HookRequest};
+pub use outbox::{MAX_NOTICE_BYTES, Notices};
+pub use request::{CONTENT_TYPE, Caller, EncodedRequest, HookKind, HookRequest};
 pub use signature::{ID_HEADER, RequestSigner, SIGNATURE_HEADER};
 
 /// All hooks of the configuration, ready to be called.

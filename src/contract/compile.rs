@@ -289,6 +289,7 @@ impl Compiler<'_> {
             join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Connect),
             greet: self.replies(&key_path.key("greet"), raw.greet, ExpressionSite::Connect),
             call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            notify: raw.notify.map(|hook| self.hook_name(&key_path.key("notify"), hook)),
         }
     }
 

@@ -58,6 +58,16 @@ impl EventName {
         }
     }
 
+    /// The name of the client's event.
+    pub(super) fn own() -> Self {
+        Self::compile("{event.name}").expect("it is a path")
+    }
+
+    /// Whether this is the name of the client's event, unchanged.
+    pub(super) fn is_own(&self) -> bool {
+        *self == Self::own()
+    }
+
     /// Whether the name has values of the payload.
     pub fn reads_payload(&self) -> bool {
         self.paths().any(Path::reads_payload)
@@ -134,16 +144,25 @@ pub(super) fn problem_of(name: &str) -> Option<String> {
 }
 
 fn fits(parts: &[NamePart], name: &str, schema: Option<&Schema>) -> bool {
-    match parts {
-        [] => name.is_empty(),
-        [NamePart::Text(text), rest @ ..] => {
-            name.strip_prefix(text.as_str()).is_some_and(|left| fits(rest, left, schema))
-        }
-        [NamePart::Path(path), rest @ ..] => name.char_indices().any(|(at, character)| {
-            let (value, left) = name.split_at(at + character.len_utf8());
-            fits(rest, left, schema) && schema.is_none_or(|schema| schema.could_have(path, value))
-        }),
+    if name.len() > MAX_EVENT_NAME_BYTES {
+        return false;
     }
+    // The lengths of the beginnings of the name that the parts so far can make.
+    let mut reached = vec![0];
+    for part in parts {
+        reached = match part {
+            NamePart::Text(text) => {
+                let follows = |at: &usize| name[*at..].starts_with(text.as_str());
+                reached.into_iter().filter(follows).map(|at| at + text.len()).collect()
+            }
+            NamePart::Path(path) => {
+                let could_be = |value: &str| schema.is_none_or(|schema| schema.could_have(path, value));
+                let ends = (1..=name.len()).filter(|end| name.is_char_boundary(*end));
+                ends.filter(|&end| reached.iter().any(|&at| at < end && could_be(&name[at..end]))).collect()
+            }
+        };
+    }
+    reached.contains(&name.len())
 }
 
 #[cfg(test)]

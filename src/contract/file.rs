@@ -59,9 +59,9 @@ pub struct ContractFile {
     /// Families of rooms. The rest of the file refers to each by its key.
     #[serde(default)]
     pub rooms: BTreeMap<String, RoomSpec>,
-    /// What clients may send, by event name.
+    /// What clients may send, by event name. The name "*" stands for all events that no table names.
     #[serde(default)]
-    #[schemars(extend("propertyNames" = { "pattern": "^[^{}*]+$" }))]
+    #[schemars(extend("propertyNames" = { "pattern": "^([^{}*]+|\\*)$" }))]
     pub client: BTreeMap<String, ClientEventSpec>,
     /// What backends may publish, by event name.
     #[serde(default)]
@@ -175,6 +175,8 @@ pub struct ConnectSpec {
     pub greet: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides whether the client may connect.
     pub call: Option<CallSpec>,
+    /// The hook that is told that the client has connected, and not asked.
+    pub notify: Option<String>,
 }
 
 /// What happens when a client disconnects.

@@ -68,7 +68,8 @@ impl Contract {
         let events = self.client.values().filter_map(|event| event.call.as_ref());
         let rooms = self.rooms.values().filter_map(|room| room.call.as_ref());
         let calls = self.connect.call.iter().chain(&self.disconnect).chain(events).chain(rooms);
-        calls.map(|call| call.hook.as_str())
+        let told = self.client.values().filter_map(|event| event.notify.as_ref()).chain(&self.connect.notify);
+        calls.map(|call| call.hook.as_str()).chain(told.map(String::as_str))
     }
 }
 
@@ -224,6 +225,8 @@ pub struct ConnectPolicy {
     pub greet: Vec<Reply>,
     /// The hook that is asked before the client is connected.
     pub call: Option<HookCall>,
+    /// The name of the hook that is told that a client has connected.
+    pub notify: Option<String>,
 }
 
 /// Limits on connections.
@@ -348,10 +351,13 @@ pub struct RoomRef {
     pub all: bool,
 }
 
+/// The key in `[client]` of the events that no table names.
+pub const ANY_EVENT: &str = "*";
+
 /// An event that clients may send.
 #[derive(Debug)]
 pub struct ClientEvent {
-    /// The event's name.
+    /// The event's name, or [`ANY_EVENT`].
     pub name: String,
     /// The form that the payload must have.
     pub payload: PayloadShape,
@@ -369,6 +375,8 @@ pub struct ClientEvent {
     pub reply: Vec<Reply>,
     /// The hook that decides about the event.
     pub call: Option<HookCall>,
+    /// The name of the hook that is told of the event.
+    pub notify: Option<String>,
     /// The outcome when the hook agreed.
     pub on_ok: Option<Outcome>,
     /// The outcome when anything failed. Replaces the contract's error event.

@@ -8,6 +8,7 @@ use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy,
 use super::report::ContractReport;
 use super::room_name::{RoomNameError, Variables};
 use super::rule::Rule;
+use super::sent::fixed_names;
 
 /// The families of rooms of a namespace, the most specific first.
 #[derive(Debug, Default)]
@@ -184,7 +185,7 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[RoomNamePart
     }
 }
 
-/// Checks that clients cannot make the name of an event that a backend sends.
+/// Checks that clients cannot make the name of another event that the node sends.
 fn check_names(contract: &Contract, document: &Document, all: &[RoomNamePart], report: &mut ContractReport) {
     for event in contract.client.values() {
         let key_path = KeyPath::top("client").key(&event.name);
@@ -192,7 +193,8 @@ fn check_names(contract: &Contract, document: &Document, all: &[RoomNamePart], r
         let relays = event.relay.iter().map(|relay| ("relay", &relay.event));
         let replies = event.reply.iter().map(|reply| ("reply", &reply.event));
         let follow = event.on_ok.iter().filter_map(|outcome| Some(("on_ok", &outcome.reply.as_ref()?.event)));
-        for (key, name) in relays.chain(replies).chain(follow) {
+        // `{event.name}` alone is safe: an event that no table names never has the name of an event that the node sends.
+        for (key, name) in relays.chain(replies).chain(follow).filter(|(_, name)| !name.is_own()) {
             if let Some(path) = name.unbounded(schema) {
                 let problem = format!("clients choose the whole name of this event with `{}`", path.text());
                 let remedy =
@@ -200,9 +202,9 @@ fn check_names(contract: &Contract, document: &Document, all: &[RoomNamePart], r
                 report.push(document.mistake(&key_path.key(key), problem, remedy));
                 continue;
             }
-            let servers = all.iter().flat_map(|(other, _)| other.server.keys());
-            if let Some(server) = servers.into_iter().find(|server| name.can_be(server, schema)) {
-                let problem = format!("clients can make the name of the server event \"{server}\"");
+            let sent = all.iter().flat_map(|(other, _)| fixed_names(other));
+            if let Some(sent) = sent.into_iter().find(|sent| name.can_be(sent, schema)) {
+                let problem = format!("clients can make the name of the event \"{sent}\", which the node sends");
                 report.push(document.mistake(&key_path.key(key), problem, "write another fixed text in the name"));
             }
         }

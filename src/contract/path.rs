@@ -11,7 +11,7 @@ use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
 /// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `vars`, `room`, `rooms`, `members`, `others`,
-/// `count`, `member`, `now`, `now_ms`, `event.id`, `error.code`, `error.message` and `error.retryAfterMs`.
+/// `count`, `member`, `now`, `now_ms`, `event.id`, `event.name`, `error.code`, `error.message` and `error.retryAfterMs`.
 ///
 /// A number selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,8 @@ pub enum Root {
     NowMs,
     /// The event's id.
     EventId,
+    /// The name of the client's event.
+    EventName,
     /// How many ms to wait before trying again, if that is known.
     ErrorRetryAfterMs,
     /// The code of the error.
@@ -91,6 +93,7 @@ const ROOTS: &[(&str, Root, bool)] = &[
     ("now", Root::Now, false),
     ("now_ms", Root::NowMs, false),
     ("event.id", Root::EventId, false),
+    ("event.name", Root::EventName, false),
     ("error.code", Root::ErrorCode, false),
     ("error.message", Root::ErrorMessage, false),
     ("error.retryAfterMs", Root::ErrorRetryAfterMs, false),
@@ -187,6 +190,7 @@ impl Path {
             Root::Now => text(&iso8601(scope.now)),
             Root::NowMs => Some(Cow::Owned(Value::from(unix_millis(scope.now)))),
             Root::EventId => text(scope.event_id()),
+            Root::EventName => text(scope.event_name?),
             Root::ErrorCode => text(scope.error?.0),
             Root::ErrorMessage => text(&scope.error?.1.message),
             Root::ErrorRetryAfterMs => {

@@ -125,6 +125,7 @@ impl ClientEvent {
             || self.relay.iter().any(Relay::reads_payload)
             || self.reply.iter().any(Reply::reads_payload)
             || self.call.is_some()
+            || self.notify.is_some()
             || self.on_ok.as_ref().is_some_and(Outcome::reads_payload)
             || self.on_error.as_ref().is_some_and(Outcome::reads_payload)
             || self.presence.as_ref().is_some_and(Path::reads_payload)

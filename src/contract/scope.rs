@@ -111,6 +111,8 @@ pub struct Scope<'a> {
     pub error: Option<(&'a str, &'a Refusal)>,
     /// Checks capability tokens.
     pub capabilities: Option<&'a dyn Capabilities>,
+    /// The name of the client's event, if there is one.
+    pub event_name: Option<&'a str>,
     /// The value of `{event.id}`. Created at the first use; clones of the scope share it.
     pub event_id: Arc<OnceLock<String>>,
 }
@@ -133,6 +135,7 @@ impl<'a> Scope<'a> {
             owner: None,
             error: None,
             capabilities: None,
+            event_name: None,
             event_id: Arc::default(),
         }
     }

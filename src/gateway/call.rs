@@ -12,7 +12,7 @@ use crate::contract::scope::Scope;
 use crate::contract::template::Template;
 use crate::error::{Code, Refusal};
 use crate::event::Event;
-use crate::hooks::{Caller, HookAnswer, HookPublish, HookRequest};
+use crate::hooks::{Caller, EncodedRequest, HookAnswer, HookPublish, HookRequest, MAX_NOTICE_BYTES};
 use crate::protocol::is_reserved_room;
 use crate::publish::plain::check_name;
 use crate::publish::{ContractPublish, PlannedPublish, PublisherKind};
@@ -44,14 +44,21 @@ impl Gateway {
         scope: &Scope<'_>,
     ) -> Result<HookAnswer, Refusal> {
         let _held = self.hold(context.event)?;
-        let args = context.event.args().unwrap_or_default();
-        let mut request = HookRequest::event(caller(context.client, &context.contract.name), context.def.name.as_str())
-            .payload(context.def.payload.raw(&args, scope.payload))
-            .attachments(context.event.attachments().to_vec());
-        if args.len() > 1 {
-            request = request.args(args.into_iter().map(ToOwned::to_owned).collect());
-        }
+        let request = HookRequest::event(caller(context.client, &context.contract.name), context.event.name());
+        let request = with_data(request, context, scope);
         Ok(self.parts.hooks.call(&call.hook, tuned(request, call)).await?)
+    }
+
+    /// Prepares the notice of an event for the backend that the contract tells of it.
+    pub(super) fn plan_notice(&self, context: &EventContext<'_>, scope: &Scope<'_>) -> Result<EncodedRequest, Refusal> {
+        let request = || HookRequest::notify(caller(context.client, &context.contract.name), context.event.name());
+        // A larger event never fits, so it is not copied.
+        let fits = context.event.size_bytes() <= MAX_NOTICE_BYTES;
+        let notice = fits.then(|| self.parts.notices.seal(with_data(request(), context, scope))).flatten();
+        notice.ok_or_else(|| {
+            let text = format!("a backend is told of this event in at most {MAX_NOTICE_BYTES} bytes; send less");
+            Refusal::new(Code::TooLarge, text)
+        })
     }
 
     /// Asks a room's hook whether the client may join. Uses a cached answer of the hook where there is one.
@@ -202,6 +209,15 @@ impl Gateway {
         self.count_received(&contract.name, "hook answer", refusal.code.as_str());
         log_seldom!(warn, contract = %contract.name, member, %refusal, "a part of a hook's answer could not be performed");
     }
+}
+
+/// Adds the event's payload, further arguments and attachments to a hook request.
+fn with_data(request: HookRequest, context: &EventContext<'_>, scope: &Scope<'_>) -> HookRequest {
+    let args = context.event.args().unwrap_or_default();
+    let request = request
+        .payload(context.def.payload.raw(&args, scope.payload))
+        .attachments(context.event.attachments().to_vec());
+    if args.len() > 1 { request.args(args.into_iter().map(ToOwned::to_owned).collect()) } else { request }
 }
 
 /// Adds the contract's settings (idempotent, time-out) to a hook request.

@@ -212,6 +212,7 @@ impl Gateway {
                 QueueItem::Opened(answers)
             }
         };
+        self.notify_connect(&client);
         // Cannot fail, because the queue of a new client is empty. The item comes before the client's first event.
         let _ = self.enqueue(&client, first);
         client
@@ -292,6 +293,14 @@ impl Gateway {
             self.parts.publisher.undo(&client.session, room, undo);
         }
         self.parts.recovery.ended(&client.session, may_return(reason));
+    }
+
+    fn notify_connect(&self, client: &GatewayClient) {
+        for contract in &client.namespace.contracts {
+            if let Some(hook) = &contract.connect.notify {
+                self.parts.notices.send(hook, HookRequest::connected(caller(client, &contract.name)));
+            }
+        }
     }
 
     fn notify_disconnect(&self, client: &GatewayClient, reason: &'static str) {

@@ -36,6 +36,11 @@ impl<'a> EventContext<'a> {
         let EventHandler { contract, def, counters } = handler;
         Self { client, contract, def, counters, event, ack, received_at }
     }
+
+    /// The scope in which the event's rules and templates are evaluated.
+    pub(super) fn scope(&self, user: &'a User, payload: &'a Value) -> Scope<'a> {
+        Scope { event_name: Some(self.event.name()), ..scope_of(self.client, user, payload) }
+    }
 }
 
 /// A room that an event is about.

@@ -46,10 +46,10 @@ impl Gateway {
         let (payload, text) = match read_payload(def, event) {
             Ok(read) => read,
             Err(refusal) => {
-                return Box::pin(self.fail(context, &scope_of(client, &user, &Value::Null), &refusal)).await;
+                return Box::pin(self.fail(context, &context.scope(&user, &Value::Null), &refusal)).await;
             }
         };
-        let mut scope = scope_of(client, &user, &payload);
+        let mut scope = context.scope(&user, &payload);
         scope.text = text.as_deref();
         scope.capabilities = Some(&*self.parts.auth);
         match self.check(context, &scope).await {
@@ -77,7 +77,7 @@ impl Gateway {
         };
         let context = EventContext::new(client, handler, event, *ack, *received_at);
         let user = client.session.user();
-        self.fail(&context, &scope_of(client, &user, &Value::Null), refusal).await;
+        self.fail(&context, &context.scope(&user, &Value::Null), refusal).await;
     }
 
     fn unknown(&self, client: &Arc<GatewayClient>, event: &Event, ack: Option<(AckId, Instant)>) {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter};
 
-use crate::contract::model::{ClientEvent, Contract, Namespace, Relay};
+use crate::contract::model::{ANY_EVENT, ClientEvent, Contract, Namespace, Relay};
+use crate::contract::sent::SentNames;
 use crate::publish::{Publisher, PublisherKind};
 use crate::telemetry::metrics::Metrics;
 
@@ -32,6 +33,8 @@ pub(super) struct HandlerCounters {
 /// The handlers of a namespace.
 pub(super) struct Handlers {
     by_name: HashMap<String, EventHandler>,
+    /// The handler of the events that no table names, and the names that it does not take.
+    any: Option<Box<(EventHandler, SentNames)>>,
     /// Events and acknowledgements that were queued for single clients.
     pub(super) delivered: IntCounter,
 }
@@ -42,13 +45,20 @@ impl Handlers {
             let counters = HandlerCounters::new(contract, def, publisher, metrics);
             (name.clone(), EventHandler { contract: contract.clone(), def: def.clone(), counters })
         };
-        let by_name = namespace.client.iter().map(handler).collect();
-        Self { by_name, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
+        let mut by_name: HashMap<_, _> = namespace.client.iter().map(handler).collect();
+        let any = by_name.remove(ANY_EVENT).map(|any| Box::new((any, SentNames::of(namespace))));
+        Self { by_name, any, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
     }
 
     /// The handler of an event; `None` if no contract declares the event.
     pub(super) fn get(&self, event: &str) -> Option<&EventHandler> {
-        self.by_name.get(event)
+        self.by_name.get(event).or_else(|| self.any(event))
+    }
+
+    /// The handler of an event that no table names. An event with a name that the node itself sends has no handler.
+    fn any(&self, event: &str) -> Option<&EventHandler> {
+        let (handler, sent) = &**self.any.as_ref()?;
+        (!sent.contains(event)).then_some(handler)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::contract::model::MetadataChange;
 use crate::contract::rule::Rule;
 use crate::contract::scope::{MembersNeed, Scope};
 use crate::error::{Code, Refusal};
+use crate::hooks::EncodedRequest;
 use crate::publish::PlannedPublish;
 use crate::session::{MAX_METADATA_BYTES, MetadataSetter};
 
@@ -40,6 +41,8 @@ pub(super) struct Plan<'a> {
 struct RareParts {
     metadata: Map<String, Value>,
     status: Option<Value>,
+    /// The notice for the backend that the contract tells of the event.
+    notice: Option<EncodedRequest>,
     /// The event that `on_ok.publish` publishes.
     follow: Option<PlannedPublish>,
     answer: AnswerPlan,
@@ -97,7 +100,7 @@ impl Gateway {
         if let Some(rule) = &def.require {
             self.require(context, rule, plan.place(), scope).await?;
         }
-        if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() {
+        if def.presence.is_some() || def.metadata.is_some() || def.call.is_some() || def.notify.is_some() {
             plan.more = Some(Box::pin(self.check_more(context, plan, scope)).await?);
         }
         Ok(())
@@ -112,6 +115,9 @@ impl Gateway {
         let mut more = Box::<RareParts>::default();
         more.status = self.check_status(context, scope)?;
         more.metadata = check_metadata(context, plan.place(), scope)?;
+        if context.def.notify.is_some() {
+            more.notice = Some(self.plan_notice(context, scope)?);
+        }
         let Some(call) = &context.def.call else { return Ok(more) };
         // The publish is checked before the hook is asked, because a backend may act on the call: so a backend is never
         // called for an event that this check refuses.

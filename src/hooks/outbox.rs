@@ -31,8 +31,12 @@ pub const MAX_WAITING: usize = 65_536;
 /// Maximum number of notices of one hook that are kept in Redis.
 pub const MAX_STORED: usize = 100_000;
 
-/// Maximum size of a notice, in bytes. A larger one is sent without claims, metadata and rooms.
+/// Maximum size of a notice, in bytes. A larger one is sent without claims, metadata and rooms; if it is still larger, as
+/// the notice of an event can be, it is refused.
 pub const MAX_NOTICE_BYTES: usize = 16 * 1024;
+
+/// Maximum size of the notices of one hook that wait in a node's memory, in bytes.
+pub const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 
 /// Keeps the notices of one hook until they are delivered.
 pub trait Outbox: Send + Sync {
@@ -94,14 +98,26 @@ impl Notices {
         Self::start(hooks, |hook, call| MemoryOrRedis::Redis(RedisOutbox::new(redis.clone(), hook, call, &metrics)))
     }
 
-    /// Queues a notice for a hook. Returns false when there is no such hook.
-    pub fn send(&self, hook: &str, request: HookRequest) -> bool {
-        let Some(outbox) = self.outboxes.get(hook) else { return false };
+    /// Encodes a notice, and shortens it if necessary. `None` when it is too large even then.
+    pub fn seal(&self, request: HookRequest) -> Option<EncodedRequest> {
+        let fits = |notice: &EncodedRequest| notice.body.len() <= MAX_NOTICE_BYTES;
         let notice = self.hooks.seal(&request);
-        let fits = notice.body.len() <= MAX_NOTICE_BYTES;
-        let notice = if fits { notice } else { self.hooks.seal(&request.shortened()) };
-        on_store!(&**outbox, outbox => outbox.put(notice));
-        true
+        if fits(&notice) { Some(notice) } else { Some(self.hooks.seal(&request.shortened())).filter(fits) }
+    }
+
+    /// Queues a notice for a hook. Does nothing when there is no such hook, which the node refuses when it starts.
+    pub fn put(&self, hook: &str, notice: EncodedRequest) {
+        if let Some(outbox) = self.outboxes.get(hook) {
+            on_store!(&**outbox, outbox => outbox.put(notice));
+        }
+    }
+
+    /// Queues a notice without a payload for a hook: a shortened one always fits. Returns false when there is no such
+    /// hook.
+    pub fn send(&self, hook: &str, request: HookRequest) -> bool {
+        let notice = self.seal(request);
+        debug_assert!(notice.is_some(), "a notice without a payload fits");
+        self.outboxes.contains_key(hook) && notice.map(|notice| self.put(hook, notice)).is_some()
     }
 
     /// How many notices would be lost if this node stopped now.

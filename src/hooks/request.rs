@@ -29,7 +29,11 @@ pub enum HookKind {
     Connect,
     /// A client wants to join a room.
     Join,
-    /// A client has disconnected. This is a notice: the answer is ignored.
+    /// A client sent an event whose contract says `notify`. This is a notice: the answer is ignored.
+    Notify,
+    /// A client has connected. This is a notice.
+    Connected,
+    /// A client has disconnected. This is a notice.
     Disconnect,
 }
 
@@ -40,6 +44,8 @@ impl HookKind {
             Self::Event => "io.roomcast.event",
             Self::Connect => "io.roomcast.connect",
             Self::Join => "io.roomcast.join",
+            Self::Notify => "io.roomcast.notify",
+            Self::Connected => "io.roomcast.connected",
             Self::Disconnect => "io.roomcast.disconnect",
         }
     }
@@ -96,6 +102,16 @@ impl HookRequest {
     /// A request about a client that wants to join a room.
     pub fn join(caller: Caller, room: Arc<str>) -> Self {
         Self { room: Some(room), ..Self::new(HookKind::Join, caller) }
+    }
+
+    /// A notice of a client's event. Add the data as for [`HookRequest::event`].
+    pub fn notify(caller: Caller, event: impl Into<String>) -> Self {
+        Self { kind: HookKind::Notify, ..Self::event(caller, event) }
+    }
+
+    /// A notice that a client has connected.
+    pub fn connected(caller: Caller) -> Self {
+        Self::new(HookKind::Connected, caller)
     }
 
     /// A notice that a client has disconnected, and why.

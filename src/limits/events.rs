@@ -201,6 +201,7 @@ mod tests {
             relay: Vec::new(),
             reply: Vec::new(),
             call: None,
+            notify: None,
             on_ok: None,
             on_error: None,
             presence: None,

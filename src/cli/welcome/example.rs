@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::sample::sample;
 use super::{Example, TRYING_ROLES, TRYING_USER};
 use crate::contract::embedded;
-use crate::contract::model::{ClientEvent, Contract, Namespace, RoomRef, ServerEvent};
+use crate::contract::model::{ANY_EVENT, ClientEvent, Contract, Namespace, RoomRef, ServerEvent};
 use crate::contract::scope::Scope;
 use crate::user::User;
 
@@ -62,7 +62,7 @@ impl<'c> Trial<'c> {
 
     /// The room that the user joins with this event alone, and the payload for it.
     fn joins(&self, event: &ClientEvent) -> Option<(String, Value)> {
-        if event.call.is_some() || !event.payload.args.is_empty() {
+        if event.name == ANY_EVENT || event.call.is_some() || !event.payload.args.is_empty() {
             return None;
         }
         let sent = self.sample(&["client", &event.name, "payload", "schema"]).unwrap_or_default();

@@ -12,7 +12,8 @@ use crate::contract::document::KeyPath;
 use crate::contract::event_name::EventName;
 use crate::contract::file;
 use crate::contract::model::{
-    ClientEvent, ErrorShape, MetadataChange, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse, SentArgs, Target,
+    ANY_EVENT, ClientEvent, ErrorShape, MetadataChange, Outcome, PayloadShape, Relay, Reply, RoomRef, RoomUse,
+    SentArgs, Target,
 };
 use crate::suggest::{nearest, one_of_quoted};
 
@@ -21,7 +22,9 @@ impl Compiler<'_> {
         let mut events = IndexMap::new();
         for (name, value) in self.entries("client") {
             let key_path = KeyPath::top("client").key(&name);
-            self.check_event_name(&key_path, &name);
+            if name != ANY_EVENT {
+                self.check_event_name(&key_path, &name);
+            }
             if let Some(raw) = self.read::<file::ClientEventSpec>(&key_path, &value) {
                 let mut event = self.client_event(&key_path, &name, raw);
                 event.reads_payload = event.finds_payload_read(errors);
@@ -62,6 +65,14 @@ impl Compiler<'_> {
                 self.note_mistake(&key_path.key(key), problem, "relay to a `room`, or take it out");
             }
         }
+        if name == ANY_EVENT {
+            for (key, given) in [("throttle", raw.throttle.is_some()), ("undo", raw.undo.is_some())] {
+                if given {
+                    let problem = format!("`{key}` needs one event, and \"*\" stands for many");
+                    self.note_mistake(&key_path.key(key), problem, "take it out, or give the event a table of its own");
+                }
+            }
+        }
         if raw.room.is_some() && (raw.join.is_some() || raw.leave.is_some()) {
             let problem = "the event is about the rooms that it joins and leaves";
             self.note_mistake(&key_path.key("room"), problem, "take `room` out, or `join` and `leave`");
@@ -87,6 +98,7 @@ impl Compiler<'_> {
             relay: self.relays(&key_path.key("relay"), name, raw.relay, sent),
             reply: self.replies(&key_path.key("reply"), raw.reply, sent),
             call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            notify: raw.notify.map(|hook| self.hook_name(&key_path.key("notify"), hook)),
             on_ok: raw.on_ok.map(|outcome| self.outcome(&key_path.key("on_ok"), outcome, sent)),
             on_error: raw
                 .on_error
@@ -146,7 +158,8 @@ impl Compiler<'_> {
     }
 
     fn check_undo(&mut self, key_path: &KeyPath, undo: Option<&str>) {
-        let Some(undo) = undo.filter(|undo| !self.keys.client.iter().any(|known| known == undo)) else {
+        let Some(undo) = undo.filter(|undo| *undo == ANY_EVENT || !self.keys.client.iter().any(|known| known == undo))
+        else {
             return;
         };
         let known = self.keys.client.iter().map(String::as_str);
@@ -176,6 +189,7 @@ impl Compiler<'_> {
     fn relay(&mut self, key_path: &KeyPath, name: &str, raw: file::RelaySpec, sees: ExpressionSite) -> Option<Relay> {
         let event = match &raw.event {
             Some(event) => self.event_name(&key_path.key("event"), event, sees),
+            None if name == ANY_EVENT => EventName::own(),
             None => EventName::Fixed(name.to_owned()),
         };
         let when = self.rule(&key_path.key("when"), raw.when, sees);

@@ -345,6 +345,11 @@ impl Compiler<'_> {
         }
     }
 
+    pub(super) fn hook_name(&mut self, key_path: &KeyPath, hook: String) -> String {
+        self.check_literal(key_path, &hook, "a hook's name", "write the name of one of the node's hooks");
+        hook
+    }
+
     pub(super) fn call(&mut self, key_path: &KeyPath, raw: file::CallSpec) -> HookCall {
         let (hook, named_at) = match &raw {
             file::CallSpec::Hook(hook) => (hook, key_path.clone()),

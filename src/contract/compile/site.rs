@@ -67,6 +67,7 @@ impl ExpressionSite {
             Root::ErrorCode | Root::ErrorMessage | Root::ErrorRetryAfterMs => {
                 (self != Self::Failure).then_some("nothing has gone wrong here")
             }
+            Root::EventName => self.no_client_event(),
             Root::Now | Root::NowMs | Root::EventId => None,
         }
     }
@@ -97,6 +98,11 @@ impl ExpressionSite {
 
     fn no_payload(self) -> Option<&'static str> {
         (matches!(self, Self::Connect | Self::Socket) || self.is_presence()).then_some("there is no payload here")
+    }
+
+    fn no_client_event(self) -> Option<&'static str> {
+        let is_event = matches!(self, Self::Client | Self::Sent(_) | Self::EventName | Self::Failure | Self::Room(_));
+        (!is_event).then_some("no client sends an event here")
     }
 
     fn no_params(self) -> Option<&'static str> {

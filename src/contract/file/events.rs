@@ -27,6 +27,8 @@ pub struct ClientEventSpec {
     pub reply: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides about the event.
     pub call: Option<CallSpec>,
+    /// The hook that is told of the event, and not asked.
+    pub notify: Option<String>,
     /// What happens when the hook has agreed.
     pub on_ok: Option<OutcomeSpec>,
     /// What happens when the event has failed. It replaces the contract's error event.

@@ -1,5 +1,6 @@
 //! Tests whole contracts: the shipped ones, wrong ones, and several in one namespace.
 
+mod any;
 mod expiry;
 mod files;
 mod literal;

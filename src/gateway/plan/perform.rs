@@ -91,7 +91,10 @@ impl Gateway {
     }
 
     async fn perform_more(&self, context: &EventContext<'_>, more: RareParts) -> HookAck {
-        let RareParts { follow, status, mut answer, metadata: _ } = more;
+        let RareParts { follow, status, mut answer, notice, metadata: _ } = more;
+        if let (Some(hook), Some(notice)) = (&context.def.notify, notice) {
+            self.parts.notices.put(hook, notice);
+        }
         if let Some(follow) = follow {
             self.parts.publisher.publish(follow, PublisherKind::Hook).await;
         }

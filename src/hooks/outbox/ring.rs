@@ -6,16 +6,31 @@ use std::sync::{Mutex, MutexGuard};
 use prometheus::{IntCounter, IntGauge};
 use tokio::sync::Notify;
 
-use super::EncodedRequest;
+use super::{EncodedRequest, MAX_WAITING_BYTES};
 use crate::telemetry::metrics::Metrics;
 
 /// A bounded queue. When the queue is full, a new notice replaces the oldest one, and the lost notice is counted.
 pub(super) struct Ring {
-    notices: Mutex<VecDeque<EncodedRequest>>,
+    notices: Mutex<RingNotices>,
     most: usize,
     arrived: Notify,
     dropped: IntCounter,
     waiting: IntGauge,
+}
+
+#[derive(Default)]
+struct RingNotices {
+    notices: VecDeque<EncodedRequest>,
+    /// The size of all bodies.
+    bytes: usize,
+}
+
+impl RingNotices {
+    fn remove(&mut self, at: usize) {
+        if let Some(notice) = self.notices.remove(at) {
+            self.bytes -= notice.body.len();
+        }
+    }
 }
 
 impl Ring {
@@ -30,35 +45,39 @@ impl Ring {
     }
 
     pub(super) fn push(&self, notice: EncodedRequest) {
-        let mut notices = self.lock();
-        if notices.len() >= self.most {
-            notices.pop_front();
+        let mut waiting = self.lock();
+        let size = notice.body.len();
+        while waiting.notices.len() >= self.most
+            || (!waiting.notices.is_empty() && waiting.bytes + size > MAX_WAITING_BYTES)
+        {
+            waiting.remove(0);
             self.dropped.inc();
         }
-        notices.push_back(notice);
-        self.note(&notices);
-        drop(notices);
+        waiting.bytes += size;
+        waiting.notices.push_back(notice);
+        self.note(&waiting);
+        drop(waiting);
         self.arrived.notify_one();
     }
 
     /// Copies of the oldest notices, at most `most`. The notices stay in the queue.
     pub(super) fn oldest(&self, most: usize) -> Vec<EncodedRequest> {
-        self.lock().iter().take(most).cloned().collect()
+        self.lock().notices.iter().take(most).cloned().collect()
     }
 
     /// Removes a notice that [`Ring::oldest`] returned. Returns false when the notice is no longer in the queue.
     pub(super) fn remove(&self, id: &str) -> bool {
-        let mut notices = self.lock();
-        let found = notices.iter().position(|notice| notice.id == id);
+        let mut waiting = self.lock();
+        let found = waiting.notices.iter().position(|notice| notice.id == id);
         if let Some(at) = found {
-            notices.remove(at);
+            waiting.remove(at);
         }
-        self.note(&notices);
+        self.note(&waiting);
         found.is_some()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock().notices.len()
     }
 
     /// Waits until a notice is pushed. Returns at once if a notice was pushed before this call, and no earlier call has
@@ -67,11 +86,11 @@ impl Ring {
         self.arrived.notified().await;
     }
 
-    fn note(&self, notices: &VecDeque<EncodedRequest>) {
-        self.waiting.set(i64::try_from(notices.len()).unwrap_or(i64::MAX));
+    fn note(&self, waiting: &RingNotices) {
+        self.waiting.set(i64::try_from(waiting.notices.len()).unwrap_or(i64::MAX));
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<EncodedRequest>> {
+    fn lock(&self) -> MutexGuard<'_, RingNotices> {
         self.notices.lock().expect("no panic while held")
     }
 }
@@ -96,6 +115,16 @@ mod tests {
         (1..=5).for_each(|id| ring.push(notice(id)));
         assert_eq!(ids(&ring), ["3", "4", "5"]);
         assert_eq!((ring.dropped.get(), ring.waiting.get()), (2, 3));
+    }
+
+    #[test]
+    fn bytes_are_bounded_and_given_back() {
+        let ring = Ring::new("h", 10, &Metrics::new());
+        let large = |id: usize| EncodedRequest { body: vec![0; MAX_WAITING_BYTES / 2].into(), ..notice(id) };
+        (1..=3).for_each(|id| ring.push(large(id)));
+        assert_eq!((ids(&ring), ring.dropped.get()), (vec!["2".to_owned(), "3".to_owned()], 1));
+        assert!(ring.remove("2") && ring.remove("3"));
+        assert_eq!(ring.lock().bytes, 0);
     }
 
     #[test]

@@ -28,7 +28,7 @@ name     = "job:{jobId}"
 join     = 'room == "job:{payload.jobId}"'                       #! rooms.job.join
 presence = { joined = "joined:{room}", left = "left:{room}" }    #! rooms.job.presence.joined #! rooms.job.presence.left
 
-[client."*"]                                                     #! client."*"
+[client."a*"]                                                     #! client."a*"
 [client."job:{id}"]                                              #! client."job:{id}"
 [client.position]
 payload  = { shorthand = "{x}", default = { at = "{now}" } }     #! client.position.payload.shorthand #! client.position.payload.default.at
@@ -143,7 +143,7 @@ rooms = "*"
     for (name, schema, problem) in [
         ("{payload.x}", "", "clients choose the whole name of this event with `payload.x`"),
         ("{payload.x}/all", r#"{ pattern = "[a-z]+" }"#, "clients choose the whole name"),
-        ("news/{payload.x}", "", "clients can make the name of the server event \"news/all\""),
+        ("news/{payload.x}", "", "clients can make the name of the event \"news/all\", which the node sends"),
         ("{payload.x}/all", r#"{ enum = ["new", "news"] }"#, "clients can make the name"),
         ("{payload.x}", r#"{ pattern = "^[a-z]+/[a-z]+$" }"#, "clients can make the name"),
         ("n{room}", "", "the name of an event does not depend on a room"),

@@ -1,0 +1,56 @@
+//! The names of the events that the contracts of a namespace send. A client's event with such a name is never taken for
+//! an event that no table names.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::event_name::EventName;
+use super::model::{ClientEvent, Contract, Namespace};
+use crate::protocol::RESERVED_EVENTS;
+
+/// The names that the contracts of a namespace, the node itself or Socket.IO use.
+#[derive(Debug)]
+pub struct SentNames {
+    fixed: HashSet<String>,
+    /// Names with placeholders.
+    made: Vec<EventName>,
+}
+
+impl SentNames {
+    /// The names of a namespace.
+    pub fn of(namespace: &Namespace) -> Self {
+        let contracts = || namespace.contracts.iter();
+        let refresh = contracts().filter_map(|contract| contract.auth.expiry.refresh.as_deref());
+        let fixed = contracts().flat_map(|contract| fixed_names(contract)).chain(RESERVED_EVENTS).chain(refresh);
+        let events = contracts().flat_map(|contract| contract.client.values());
+        let made = events.flat_map(|event| names_of(event)).filter(|name| name.fixed().is_none() && !name.is_own());
+        Self { fixed: fixed.map(str::to_owned).collect(), made: made.cloned().collect() }
+    }
+
+    /// Whether an event with this name could be taken for one that the node sends.
+    pub fn contains(&self, name: &str) -> bool {
+        self.fixed.contains(name) || self.made.iter().any(|made| made.can_be(name, None))
+    }
+}
+
+/// The names without placeholders of the events that a contract sends.
+pub(super) fn fixed_names(contract: &Arc<Contract>) -> Vec<&str> {
+    let mut names: Vec<&str> = contract.server.keys().chain(&contract.errors.event).map(String::as_str).collect();
+    names.extend(contract.auth.expiry.warn.iter().map(|(_, name)| name.as_str()));
+    for room in contract.rooms.values() {
+        let presence = room.presence.iter().flat_map(|presence| [&presence.joined, &presence.left, &presence.changed]);
+        names.extend(presence.flatten().filter_map(|reply| reply.event.fixed()));
+        names.extend(room.history.as_ref().and_then(|history| history.incomplete.as_deref()));
+    }
+    let greeted = contract.connect.greet.iter().map(|greet| &greet.event);
+    let sent = contract.client.values().flat_map(|event| names_of(event));
+    names.extend(greeted.chain(sent).filter_map(EventName::fixed));
+    names
+}
+
+/// The names of the events that the node sends because of a client's event.
+fn names_of(event: &ClientEvent) -> impl Iterator<Item = &EventName> {
+    let outcomes = event.on_ok.iter().chain(&event.on_error).filter_map(|outcome| outcome.reply.as_ref());
+    let relays = event.relay.iter().map(|relay| &relay.event);
+    relays.chain(event.reply.iter().chain(outcomes).map(|reply| &reply.event))
+}
