@@ -7,6 +7,7 @@ pub mod digits;
 pub mod embedded;
 pub mod event_name;
 pub mod file;
+pub mod handshake;
 pub mod json_object;
 pub mod load;
 pub mod model;

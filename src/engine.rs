@@ -30,6 +30,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use crate::auth::Handshake;
+use crate::contract::handshake::HandshakePart;
 use crate::contract::model::{Namespace, TokenSource};
 use crate::error::Refusal;
 use crate::event::Event;
@@ -50,6 +51,8 @@ pub struct EngineContext {
     pub limits: Arc<Limits>,
     /// The places where the contracts look for tokens. All requests of one session must carry the same values there.
     pub tokens: Vec<TokenSource>,
+    /// The parts of handshakes that templates of the contracts use.
+    pub handshake: Vec<HandshakePart>,
     /// Forwards requests that belong to sessions on other nodes.
     pub forwarder: Arc<Forwarder>,
     /// The node's metrics.
@@ -70,7 +73,13 @@ impl EngineContext {
                 tokens.push(source.clone());
             }
         }
-        Self { limits, tokens, forwarder, metrics }
+        let mut handshake: Vec<HandshakePart> = Vec::new();
+        for part in namespaces.iter().flat_map(|namespace| namespace.handshake()) {
+            if !handshake.contains(part) {
+                handshake.push(part.clone());
+            }
+        }
+        Self { limits, tokens, handshake, forwarder, metrics }
     }
 }
 

@@ -60,6 +60,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
         },
         unknown: UnknownEvent::Refuse,
         hook_joins: Default::default(),
+        handshake: Vec::new(),
         client_metadata: Default::default(),
         connect: ConnectPolicy::default(),
         disconnect: None,

@@ -1,16 +1,18 @@
-//! The parts of a handshake that may hold a token.
+//! The parts of a handshake that may hold a token, or that contracts use.
 
 use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::AuthError;
+use crate::contract::handshake::HandshakePart;
 use crate::contract::model::TokenSource;
+use crate::error::{Code, Refusal};
 use crate::query;
 
-/// The parts of a client's handshake that may hold a token.
+/// The parts of a client's handshake that may hold a token, or that contracts use.
 #[derive(Clone, Default)]
 pub struct Handshake {
     /// The payload of the Socket.IO CONNECT packet (protocol v5, "Connection to a namespace").
@@ -21,18 +23,32 @@ pub struct Handshake {
     pub query: Option<String>,
     /// The `Cookie` header, or the cookies of it that may hold a token.
     pub cookies: Option<String>,
+    /// The values of the headers that the contracts use, by name.
+    pub headers: Vec<(String, String)>,
     /// Whether this client may recover an earlier session.
     pub recoverable: bool,
 }
 
+/// Maximum size of the parts of a handshake that a session keeps, as JSON, in bytes.
+pub const MAX_HANDSHAKE_BYTES: usize = 4096;
+
 impl Handshake {
-    /// Keeps the parts of a request in which one of `sources` may find a token. The rest is dropped, because a
-    /// connection keeps these parts until it closes.
-    pub fn of_request(sources: &[TokenSource], headers: &HeaderMap, query: &str) -> Self {
+    /// Keeps the parts of a request in which one of `sources` may find a token, and the `named` parts. The rest is
+    /// dropped, because a connection keeps these parts until it closes.
+    pub fn of_request(sources: &[TokenSource], named: &[HandshakePart], headers: &HeaderMap, query: &str) -> Self {
         let header = headers.get(AUTHORIZATION).filter(|_| sources.contains(&TokenSource::Header));
         let is_cookie =
             |name: &str| sources.iter().any(|source| matches!(source, TokenSource::Cookie(of) if of == name));
-        let is_param = |name: &str| sources.iter().any(|source| matches!(source, TokenSource::Query(of) if of == name));
+        let is_param = |name: &str| {
+            sources.iter().any(|source| matches!(source, TokenSource::Query(of) if of == name))
+                || named.iter().any(|part| matches!(part, HandshakePart::Query(of) if of == name))
+        };
+        let header_of = |part: &HandshakePart| match part {
+            HandshakePart::Header(name) => {
+                Some((name.clone(), String::from_utf8_lossy(headers.get(name)?.as_bytes()).into_owned()))
+            }
+            _ => None,
+        };
         let mut cookies = Vec::new();
         for value in headers.get_all(COOKIE) {
             // Bytes that are not UTF-8 are replaced, so that one invalid cookie does not hide the others.
@@ -45,13 +61,50 @@ impl Handshake {
             authorization: header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
             cookies: (!cookies.is_empty()).then(|| cookies.join("; ")),
             query: (!params.is_empty()).then(|| params.join("&")),
+            headers: named.iter().filter_map(header_of).collect(),
             ..Self::default()
         }
     }
 
     /// Whether no part that may hold a token is present.
     pub fn is_empty(&self) -> bool {
-        self.auth.is_none() && self.authorization.is_none() && self.cookies.is_none() && self.query.is_none()
+        self.auth.is_none()
+            && self.authorization.is_none()
+            && self.cookies.is_none()
+            && self.query.is_none()
+            && self.headers.is_empty()
+    }
+
+    /// The named parts as an object with `query`, `headers` and `auth`.
+    ///
+    /// # Errors
+    /// [`Code::TooLarge`] beyond [`MAX_HANDSHAKE_BYTES`].
+    pub fn named<'a>(&self, parts: impl Iterator<Item = &'a HandshakePart>) -> Result<Value, Refusal> {
+        let (mut query, mut headers, mut members, mut whole) = (Map::new(), Map::new(), Map::new(), false);
+        for part in parts {
+            match part {
+                HandshakePart::Query(name) => {
+                    query.extend(self.of_query(name).map(|value| (name.clone(), Value::from(&*value))));
+                }
+                HandshakePart::Header(name) => {
+                    let value = self.headers.iter().find(|(header, _)| header == name);
+                    headers.extend(value.map(|(name, value)| (name.clone(), Value::from(&**value))));
+                }
+                HandshakePart::Auth(None) => whole = true,
+                HandshakePart::Auth(Some(name)) => {
+                    let value = self.auth.as_ref().and_then(|auth| auth.get(name));
+                    members.extend(value.map(|value| (name.clone(), value.clone())));
+                }
+            }
+        }
+        let auth = if whole { self.auth.clone().unwrap_or_else(|| json!({})) } else { Value::Object(members) };
+        let kept = json!({ "query": query, "headers": headers, "auth": auth });
+        if kept.to_string().len() > MAX_HANDSHAKE_BYTES {
+            let text =
+                format!("the parts of the handshake that the contract uses have more than {MAX_HANDSHAKE_BYTES} bytes");
+            return Err(Refusal::new(Code::TooLarge, text));
+        }
+        Ok(kept)
     }
 
     /// The token of the first source that has one.
@@ -126,6 +179,7 @@ mod tests {
             authorization: Some("bearer  h".into()),
             query: Some("EIO=4&token=q%2Bx&to%6ben2=z&bad=%zz".into()),
             cookies: Some("x=1; session=\"c\"; y=2".into()),
+            headers: Vec::new(),
             recoverable: false,
         }
     }
@@ -154,10 +208,10 @@ mod tests {
         headers.append(COOKIE, "other=1; name=J\u{f6}rg".as_bytes().try_into().unwrap());
         headers.append(COOKIE, "a=\u{e9}; session=c; session=d".as_bytes().try_into().unwrap());
         let query = "EIO=4&transport=polling&to%6ben=q%2Bx&t=7";
-        let nothing = Handshake::of_request(&[TokenSource::Auth("token".into())], &headers, query);
+        let nothing = Handshake::of_request(&[TokenSource::Auth("token".into())], &[], &headers, query);
         assert_eq!((nothing.authorization, nothing.cookies, nothing.query), (None, None, None));
         let sources = [TokenSource::Header, TokenSource::Query("token".into()), TokenSource::Cookie("session".into())];
-        let kept = Handshake::of_request(&sources, &headers, query);
+        let kept = Handshake::of_request(&sources, &[], &headers, query);
         assert_eq!(kept.authorization.as_deref(), Some("Bearer h"));
         assert_eq!(kept.cookies.as_deref(), Some("session=c; session=d"));
         assert_eq!(kept.query.as_deref(), Some("to%6ben=q%2Bx"));

@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use self::site::ExpressionSite;
 use super::document::{Document, KeyPath};
 use super::file;
+use super::handshake::HandshakePart;
 use super::model::{
     AuthPolicy, ConnectPolicy, ConnectionPolicy, Contract, ErrorShape, MirrorPolicy, RecoveryPolicy, RejectPolicy,
     RoomDef, TokenSource,
@@ -70,7 +71,7 @@ pub(super) fn compile(
     base: Option<PathBuf>,
     report: &mut ContractReport,
 ) -> Contract {
-    let mut compiler = Compiler { document, keys, base, report, rooms: IndexMap::new() };
+    let mut compiler = Compiler { document, keys, base, report, rooms: IndexMap::new(), handshake: Vec::new() };
     compiler.contract()
 }
 
@@ -81,6 +82,8 @@ struct Compiler<'c> {
     base: Option<PathBuf>,
     report: &'c mut ContractReport,
     rooms: IndexMap<String, Arc<RoomDef>>,
+    /// The parts of the handshake that paths use.
+    handshake: Vec<HandshakePart>,
 }
 
 impl Compiler<'_> {
@@ -88,7 +91,7 @@ impl Compiler<'_> {
         let name = self.name();
         let errors = self.errors();
         self.rooms = self.compile_rooms(&name);
-        let contract = Contract {
+        let mut contract = Contract {
             namespace: self.namespace(),
             summary: self.text("summary").unwrap_or_default(),
             source: self.document.file.clone(),
@@ -96,6 +99,7 @@ impl Compiler<'_> {
             auth: self.auth(&errors),
             unknown: self.section("unknown").unwrap_or_default(),
             hook_joins: self.section("hook_joins").unwrap_or_default(),
+            handshake: Vec::new(),
             client_metadata: self.client_metadata(),
             connect: self.connect(),
             disconnect: self.disconnect(),
@@ -109,6 +113,7 @@ impl Compiler<'_> {
             name,
         };
         self.check_lists(&contract.server);
+        contract.handshake = std::mem::take(&mut self.handshake);
         contract
     }
 

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::event_name::EventName;
+use super::handshake::HandshakePart;
 use super::namespace::Families;
 use super::path::Path;
 use super::room_name::RoomTemplate;
@@ -42,6 +43,8 @@ pub struct Contract {
     pub unknown: UnknownEvent,
     /// The rooms that a hook's answer may let a client join.
     pub hook_joins: HookJoins,
+    /// The parts of the handshake that templates use.
+    pub handshake: Vec<HandshakePart>,
     /// The members of the metadata that rules may use although clients set them.
     pub client_metadata: BTreeSet<String>,
     /// The steps when a client connects.

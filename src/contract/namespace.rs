@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::document::{Document, KeyPath};
+use super::handshake::HandshakePart;
 use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy, RoomDef};
 use super::report::ContractReport;
 use super::room_name::{RoomNameError, Variables};
@@ -60,6 +61,11 @@ impl Namespace {
     /// The authentication settings, which all contracts of the namespace share.
     pub fn auth(&self) -> &AuthPolicy {
         &self.contracts[0].auth
+    }
+
+    /// The parts of the handshake that the contracts use.
+    pub fn handshake(&self) -> impl Iterator<Item = &HandshakePart> {
+        self.contracts.iter().flat_map(|contract| &contract.handshake)
     }
 
     /// Refuses a name that a general template made and that belongs to rooms with their own rules. For example, a

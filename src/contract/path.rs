@@ -6,12 +6,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::digits::{self, is_exact};
+use super::handshake::HandshakePart;
 use super::scope::{MembersNeed, Scope};
 use crate::time::{iso8601, unix_millis};
 
 /// A dotted path, such as `payload.job.id`. The roots are `payload`, `params`, `user.id`, `user.roles`, `user.claims`,
-/// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `vars`, `room`, `rooms`, `members`, `others`,
-/// `count`, `member`, `now`, `now_ms`, `event.id`, `event.name`, `error.code`, `error.message` and `error.retryAfterMs`.
+/// `user.authenticated`, `user.anonymous`, `socket.id`, `metadata`, `handshake`, `vars`, `room`, `rooms`, `members`,
+/// `others`, `count`, `member`, `now`, `now_ms`, `event.id`, `event.name`, `error.code`, `error.message` and
+/// `error.retryAfterMs`.
 ///
 /// A number selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Root {
     SocketId,
     /// The metadata of the socket.
     Metadata,
+    /// What the client sent as it connected: `query`, `headers` and `auth`.
+    Handshake,
     /// The variables of the room's template.
     Vars,
     /// The room that the rule or template is about.
@@ -83,6 +87,7 @@ const ROOTS: &[(&str, Root, bool)] = &[
     ("user.anonymous", Root::UserAnonymous, false),
     ("socket.id", Root::SocketId, false),
     ("metadata", Root::Metadata, true),
+    ("handshake", Root::Handshake, true),
     ("vars", Root::Vars, true),
     ("room", Root::Room, false),
     ("rooms", Root::Rooms, true),
@@ -119,7 +124,14 @@ impl Path {
         if *root == Root::Vars && rest.len() != 1 {
             return Err(format!("`{text}` has no variable: write `vars.<variable of the room's name>`"));
         }
-        Ok(Self { text: text.into(), root: *root, rest })
+        let path = Self { text: text.into(), root: *root, rest };
+        if *root == Root::Handshake && path.handshake_part().is_none() {
+            return Err(format!(
+                "`{text}` is no part of a handshake: write `handshake.query.<name>`, `handshake.headers.<name>` or \
+                 `handshake.auth`"
+            ));
+        }
+        Ok(path)
     }
 
     /// The path of the payload's member with this name.
@@ -145,6 +157,22 @@ impl Path {
     /// Whether the path reads the payload.
     pub fn reads_payload(&self) -> bool {
         self.root == Root::Payload
+    }
+
+    /// The part of the handshake that the path uses.
+    pub(super) fn handshake_part(&self) -> Option<HandshakePart> {
+        if self.root != Root::Handshake {
+            return None;
+        }
+        match &*self.rest {
+            [kind] if &**kind == "auth" => Some(HandshakePart::Auth(None)),
+            [kind, name, ..] if &**kind == "auth" => Some(HandshakePart::Auth(Some(name.to_string()))),
+            [kind, name] if &**kind == "query" => Some(HandshakePart::Query(name.to_string())),
+            [kind, name] if &**kind == "headers" && is_header_name(name) => {
+                Some(HandshakePart::Header(name.to_string()))
+            }
+            _ => None,
+        }
     }
 
     /// The names of the members that lead from the payload to the value. `None` if the path does not begin there.
@@ -180,6 +208,7 @@ impl Path {
             Root::UserAnonymous => Some(Cow::Owned(Value::Bool(scope.user.anonymous))),
             Root::SocketId => text(scope.socket?.id),
             Root::Metadata => self.find_metadata(scope),
+            Root::Handshake => self.descend(scope.socket?.state?.handshake()?),
             Root::Vars => text(&scope.vars.iter().find(|(name, _)| self.variable() == Some(name))?.1),
             Root::Room => text(scope.room?),
             Root::Rooms => self.select(strings(scope.rooms)),
@@ -241,6 +270,11 @@ impl Path {
     fn select(&self, from: Value) -> Option<Cow<'static, Value>> {
         self.rest.iter().try_fold(&from, |value, key| member(value, key)).map(|value| Cow::Owned(value.clone()))
     }
+}
+
+/// Whether a text is the name of a header, in lower case. A name with dots would be several parts of a path.
+fn is_header_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_'))
 }
 
 fn member<'v>(value: &'v Value, key: &str) -> Option<&'v Value> {

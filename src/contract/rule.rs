@@ -185,6 +185,10 @@ mod tests {
             serde_json::Map::from_iter([("name".to_owned(), "Ann".into())])
         }
 
+        fn handshake(&self) -> Option<&Json> {
+            None
+        }
+
         fn rooms(&self) -> Vec<String> {
             vec!["job:1".to_owned()]
         }

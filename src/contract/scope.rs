@@ -22,6 +22,8 @@ pub trait SocketState: Send + Sync {
     fn metadata_member(&self, name: &str) -> Option<Value>;
     /// The socket's metadata.
     fn metadata(&self) -> Map<String, Value>;
+    /// The parts of the handshake that the contracts use: an object with `query`, `headers` and `auth`.
+    fn handshake(&self) -> Option<&Value>;
     /// The rooms that the socket is in, without the node's own rooms.
     fn rooms(&self) -> Vec<String>;
 }

@@ -40,6 +40,7 @@ use super::incompatible::{self, Incompatible};
 use super::listener::RequestConnection;
 use crate::auth::Handshake;
 use crate::config;
+use crate::contract::handshake::HandshakePart;
 use crate::contract::model::TokenSource;
 use crate::forward::{Forwarder, NodeKey};
 use crate::session::ClientFacts;
@@ -119,6 +120,8 @@ struct EdgeState {
     binding: Binding,
     /// The places where the contracts look for tokens.
     tokens: Vec<TokenSource>,
+    /// The parts of the handshake that the contracts use.
+    handshake: Vec<HandshakePart>,
     max_connections: u64,
     /// How long a client may take to send a body. A client that takes longer would miss its heartbeat, too.
     body_timeout: Duration,
@@ -138,7 +141,7 @@ impl EdgeState {
             return Err(RequestRefusal::Leaving);
         }
         let permit = self.hub.take_permit(peer.ip, self.max_connections)?;
-        let handshake = Handshake::of_request(&self.tokens, headers, query);
+        let handshake = Handshake::of_request(&self.tokens, &self.handshake, headers, query);
         Ok(EngineSession::new(peer, handshake, permit))
     }
 
@@ -179,6 +182,11 @@ impl EdgeState {
 pub struct HandshakeChecks(Arc<EdgeState>);
 
 impl HandshakeChecks {
+    /// The parts of a handshake that the contracts use.
+    pub fn named(&self) -> &[HandshakePart] {
+        &self.0.handshake
+    }
+
     /// Admits a client, and counts it among the node's connections. Returns `None` if it is refused; [`Edge`] answers
     /// such a request with the reason.
     pub fn admit(&self, address: IpAddr, headers: &HeaderMap, query: &str) -> Option<Arc<EngineSession>> {
@@ -202,6 +210,7 @@ impl Edge {
             proxies: Proxies { trusted: config.trusted_proxies.clone(), header: config.forwarded_header },
             binding: Binding::new(config.bind_sessions_to_ip, &context.tokens),
             tokens: context.tokens.clone(),
+            handshake: context.handshake.clone(),
             max_connections: config.max_connections,
             body_timeout: config.ping_interval.get() + config.ping_timeout.get(),
             hub,
@@ -408,7 +417,7 @@ fn uncached(mut response: Response<Body>) -> Response<Body> {
 }
 
 fn peer(headers: &HeaderMap, (ip, transport): (IpAddr, &'static str), protocol: u8) -> ClientFacts {
-    ClientFacts { ip, transport, protocol, user_agent: user_agent(headers) }
+    ClientFacts { ip, transport, protocol, user_agent: user_agent(headers), handshake: None }
 }
 
 fn user_agent(headers: &HeaderMap) -> Option<Arc<str>> {

@@ -34,6 +34,8 @@ pub struct ConnectDecision {
     rejected: Option<(Arc<Contract>, Refusal)>,
     /// Whether the client recovers an earlier session, or may recover this one later.
     ticket: RecoveryChance,
+    /// The parts of the handshake that the contracts use.
+    kept: Option<Arc<Value>>,
 }
 
 impl ConnectDecision {
@@ -54,6 +56,7 @@ struct CheckedClient {
     limits: SessionLimits,
     answers: Vec<(Arc<Contract>, HookAnswer)>,
     ticket: RecoveryChance,
+    kept: Option<Arc<Value>>,
 }
 
 impl Gateway {
@@ -73,8 +76,8 @@ impl Gateway {
         let found = self.namespaces.get(namespace).cloned();
         let (namespace, handlers) = found.ok_or_else(|| Refusal::new(Code::NotFound, "no such namespace"))?;
         match self.check_client(&namespace, id, handshake, peer).await {
-            Ok(CheckedClient { user, limits, answers, ticket }) => {
-                Ok(ConnectDecision { namespace, handlers, user, limits, answers, rejected: None, ticket })
+            Ok(CheckedClient { user, limits, answers, ticket, kept }) => {
+                Ok(ConnectDecision { namespace, handlers, user, limits, answers, rejected: None, ticket, kept })
             }
             Err(refusal) => {
                 let code = refusal.code.as_str();
@@ -103,6 +106,7 @@ impl Gateway {
                             answers,
                             rejected,
                             ticket: RecoveryChance::None,
+                            kept: None,
                         })
                     }
                 }
@@ -126,6 +130,8 @@ impl Gateway {
             audit::record(AuditEvent::TokenRejected, about);
         })?;
         let user = if user.anonymous { User::nobody() } else { Arc::new(user) };
+        let mut parts = namespace.handshake().peekable();
+        let kept = if parts.peek().is_some() { Some(Arc::new(handshake.named(parts)?)) } else { None };
         let limits = self.parts.limits.session(&user.id)?;
         let ticket = self.ticket(namespace, handshake, &user).await;
         let back = ticket.pass().0;
@@ -153,7 +159,7 @@ impl Gateway {
                 }
             }
         }
-        Ok(CheckedClient { user, limits, answers, ticket })
+        Ok(CheckedClient { user, limits, answers, ticket, kept })
     }
 
     /// Creates the session of an admitted client, sends its greeting, and joins the rooms that the contracts name.
@@ -166,7 +172,8 @@ impl Gateway {
         peer: ClientFacts,
         link: Box<dyn Link>,
     ) -> Arc<GatewayClient> {
-        let ConnectDecision { namespace, handlers, user, limits, mut answers, rejected, mut ticket } = admission;
+        let ConnectDecision { namespace, handlers, user, limits, mut answers, rejected, mut ticket, kept } = admission;
+        let peer = ClientFacts { handshake: kept, ..peer };
         let transport = peer.transport;
         let session = Session::with_trail(
             id,

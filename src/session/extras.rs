@@ -165,6 +165,10 @@ impl SocketState for Session {
         self.metadata()
     }
 
+    fn handshake(&self) -> Option<&Value> {
+        self.peer().handshake.as_deref()
+    }
+
     fn rooms(&self) -> Vec<String> {
         let rooms = self.rooms();
         rooms.iter().filter(|room| !is_reserved_room(room)).map(|room| room.to_string()).collect()

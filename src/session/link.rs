@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::{RoomName, Session};
@@ -116,4 +117,6 @@ pub struct ClientFacts {
     pub protocol: u8,
     /// The handshake's `User-Agent` header, cut to 256 bytes.
     pub user_agent: Option<Arc<str>>,
+    /// The parts of the handshake that the namespace's contracts use.
+    pub handshake: Option<Arc<Value>>,
 }

@@ -66,7 +66,7 @@ impl Recorder {
 
 /// A client on this machine that uses a WebSocket.
 pub fn peer() -> ClientFacts {
-    ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", protocol: 4, user_agent: None }
+    ClientFacts { ip: [127, 0, 0, 1].into(), transport: "websocket", protocol: 4, user_agent: None, handshake: None }
 }
 
 impl Link for Recorder {

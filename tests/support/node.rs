@@ -205,8 +205,14 @@ impl Node {
 
     async fn open(&self, namespace: &str, id: &str, auth: Value, tape: Recorder) -> Someone {
         let peer = peer();
-        let handshake =
-            Handshake { auth: Some(auth), authorization: None, query: None, cookies: None, recoverable: true };
+        let handshake = Handshake {
+            auth: Some(auth),
+            authorization: None,
+            query: None,
+            cookies: None,
+            headers: Vec::new(),
+            recoverable: true,
+        };
         let admission = self.gateway.admit(namespace, id, &handshake, &peer).await.unwrap();
         let (back, pid) = admission.pass();
         let id = back.clone().unwrap_or_else(|| id.to_owned());

@@ -62,6 +62,7 @@ impl Compiler<'_> {
                 if let Some(why) = sees.objection(path.root()) {
                     self.note_mistake(key_path, format!("`{text}` has no value here: {why}"), "name something else");
                 }
+                self.handshake.extend(path.handshake_part());
                 Some(path)
             }
             Err(problem) => {
@@ -76,6 +77,7 @@ impl Compiler<'_> {
         match Template::compile_all(value) {
             Ok(template) => {
                 for (inner, path) in template.paths() {
+                    self.handshake.extend(path.handshake_part());
                     if let Some(why) = sees.objection(path.root()) {
                         let problem = format!("`{{{}}}` has no value here: {why}", path.text());
                         self.note_mistake(&key_path.keys(&inner), problem, "name something else");

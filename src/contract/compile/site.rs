@@ -52,7 +52,7 @@ impl ExpressionSite {
             Root::UserId | Root::UserRoles | Root::UserClaims | Root::UserAuthenticated | Root::UserAnonymous => {
                 self.no_client("a backend has no user")
             }
-            Root::SocketId => self.no_client("a backend has no socket"),
+            Root::SocketId | Root::Handshake => self.no_client("a backend has no socket"),
             Root::Metadata => self.no_metadata(),
             Root::Room | Root::Rooms => self.no_room(),
             Root::Vars => self.no_room().or_else(|| {

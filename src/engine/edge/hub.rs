@@ -151,7 +151,7 @@ mod tests {
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     fn peer() -> ClientFacts {
-        ClientFacts { ip: IP, transport: "polling", protocol: 4, user_agent: None }
+        ClientFacts { ip: IP, transport: "polling", protocol: 4, user_agent: None, handshake: None }
     }
 
     fn hub(max_connections_per_ip: u32) -> Arc<Hub> {

@@ -3,6 +3,7 @@
 
 use std::mem::MaybeUninit;
 
+use crate::contract::handshake::HandshakePart;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, BytesMut};
@@ -55,14 +56,15 @@ pub struct WebSocketHandshake {
 }
 
 impl FirstRequest {
-    /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`.
-    pub fn read(bytes: &[u8], path: &str) -> Self {
+    /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`, and `named` are the
+    /// parts that contracts use.
+    pub fn read(bytes: &[u8], path: &str, named: &[HandshakePart]) -> Self {
         // Leave the array uninitialized, because most heads have only about a dozen headers.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
-                opening(&request, length, path).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
+                opening(&request, length, path, named).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
             }
             // Only a GET can be a handshake, so do not wait for the rest of other requests.
             Ok(httparse::Status::Partial) if request.method.is_none_or(|method| method == "GET") => Self::Partial,
@@ -71,7 +73,12 @@ impl FirstRequest {
     }
 }
 
-fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Option<WebSocketHandshake> {
+fn opening(
+    request: &httparse::Request<'_, '_>,
+    length: usize,
+    path: &str,
+    named: &[HandshakePart],
+) -> Option<WebSocketHandshake> {
     let (own, query) = request.path?.split_once('?')?;
     if request.method != Some("GET") || request.version != Some(1) || own != path || !is_handshake(query) {
         return None;
@@ -79,6 +86,7 @@ fn opening(request: &httparse::Request<'_, '_>, length: usize, path: &str) -> Op
     let mut fields = HandshakeHeaders::default();
     for header in &*request.headers {
         fields.take(header)?;
+        fields.keep_named(header, named)?;
     }
     let HandshakeHeaders {
         upgrades: true,
@@ -140,6 +148,16 @@ impl HandshakeHeaders {
             _ => {}
         }
         Some(())
+    }
+
+    /// Keeps a header that a contract uses, unless the node uses the header anyway.
+    fn keep_named(&mut self, header: &httparse::Header<'_>, named: &[HandshakePart]) -> Option<()> {
+        let is_own = |part: &HandshakePart| matches!(part, HandshakePart::Header(name) if name.eq_ignore_ascii_case(header.name));
+        if !named.iter().any(is_own) {
+            return Some(());
+        }
+        let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
+        if self.headers.contains_key(&name) { Some(()) } else { self.keep(name, header.value) }
     }
 
     fn keep(&mut self, name: HeaderName, value: &[u8]) -> Option<()> {
@@ -262,14 +280,16 @@ mod tests {
     #[test]
     fn handshake_is_answered_as_the_standard_has_it() {
         let text = request(LINE, "Cookie: a=1\r\nX-Other: 1\r\n");
-        let FirstRequest::Open(opening) = FirstRequest::read(format!("{text}rest").as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(format!("{text}rest").as_bytes(), PATH, &[]) else {
+            panic!()
+        };
         assert_eq!((opening.length, &*opening.query), (text.len(), "EIO=4&transport=websocket&a=b"));
         assert_eq!(opening.headers[header::COOKIE], "a=1");
         assert_eq!(opening.headers.len(), 2);
         let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
         assert!(answer.contains("Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"));
         for cut in 0..text.len() {
-            assert!(matches!(FirstRequest::read(&text.as_bytes()[..cut], PATH), FirstRequest::Partial), "{cut}");
+            assert!(matches!(FirstRequest::read(&text.as_bytes()[..cut], PATH, &[]), FirstRequest::Partial), "{cut}");
         }
     }
 
@@ -284,7 +304,9 @@ mod tests {
             ("X-Other: 1", None),
         ] {
             let text = request(LINE, &format!("{offered}\r\n"));
-            let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH) else { panic!("{offered}") };
+            let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH, &[]) else {
+                panic!("{offered}")
+            };
             let answer = String::from_utf8(opening.answer(None).to_vec()).unwrap();
             let told = answer.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Protocol: "));
             assert_eq!(told, chosen, "{offered}");
@@ -294,7 +316,7 @@ mod tests {
     #[test]
     fn a_cookie_that_is_not_ascii_hides_no_other() {
         let text = request(LINE, "Cookie: name=J\u{f6}rg; session=abc\r\n");
-        let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(text.as_bytes(), PATH, &[]) else { panic!() };
         assert_eq!(opening.headers[header::COOKIE].as_bytes(), "name=J\u{f6}rg; session=abc".as_bytes());
     }
 
@@ -316,7 +338,7 @@ mod tests {
             "rubbish\r\n\r\n".to_owned(),
             "POST /".to_owned(),
         ] {
-            assert!(matches!(FirstRequest::read(text.as_bytes(), PATH), FirstRequest::Other), "{text}");
+            assert!(matches!(FirstRequest::read(text.as_bytes(), PATH, &[]), FirstRequest::Other), "{text}");
         }
     }
 
@@ -324,7 +346,9 @@ mod tests {
     fn headers_are_found_by_their_names_in_any_case_and_others_do_not_matter() {
         let more = "COOKIE: a=1\r\ncookie: b=2\r\nX-Forwarded-For: 192.0.2.1\r\nContent-Length: 0\r\n\
                     Sec-WebSocket-Extensions: x\r\nSec-WebSocket-Extensions-And-More: y\r\nSec-WebSocket-Protocol: z\r\n";
-        let FirstRequest::Open(opening) = FirstRequest::read(request(LINE, more).as_bytes(), PATH) else { panic!() };
+        let FirstRequest::Open(opening) = FirstRequest::read(request(LINE, more).as_bytes(), PATH, &[]) else {
+            panic!()
+        };
         let cookies: Vec<_> = opening.headers.get_all(header::COOKIE).iter().collect();
         assert_eq!(cookies, ["a=1", "b=2"]);
         assert_eq!(
@@ -337,7 +361,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_judged(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            FirstRequest::read(&bytes, PATH);
+            FirstRequest::read(&bytes, PATH, &[]);
         }
     }
 }

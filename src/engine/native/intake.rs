@@ -21,6 +21,7 @@ use super::inbox::Inbox;
 use super::namespace::new_id;
 use super::sender::ConnectionSender;
 use super::session::ConnectionTask;
+use crate::contract::handshake::HandshakePart;
 use crate::engine::Gate;
 use crate::engine::closable_stream::KillSwitch;
 use crate::engine::edge::{EngineSession, HandshakeChecks};
@@ -106,7 +107,7 @@ impl<G: Gate> NativeIntake<G> {
         pending: PendingConnection,
     ) -> Option<IntakeResult<G>> {
         let IntakeState { shared, checks, stop } = &*self.0;
-        let first = pending.unless_closed(first_request(&mut stream, &shared.path));
+        let first = pending.unless_closed(first_request(&mut stream, &shared.path, checks.named()));
         let (opening, read) = match stop.run_until_cancelled(first).await??? {
             (Some(opening), read) => (opening, read),
             (None, read) => return Some(IntakeResult::Http((stream, read.freeze(), pending))),
@@ -122,7 +123,11 @@ impl<G: Gate> NativeIntake<G> {
 
 /// Reads until the first request's head is complete, or cannot be a handshake. Returns `None` if the connection has
 /// ended.
-async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box<WebSocketHandshake>>, BytesMut)> {
+async fn first_request(
+    stream: &mut TcpStream,
+    path: &str,
+    named: &[HandshakePart],
+) -> Option<(Option<Box<WebSocketHandshake>>, BytesMut)> {
     let mut read = BytesMut::new();
     loop {
         // A connection that sends nothing allocates no buffer.
@@ -130,7 +135,7 @@ async fn first_request(stream: &mut TcpStream, path: &str) -> Option<(Option<Box
             // Let HTTP answer an incomplete request.
             return (!read.is_empty()).then_some((None, read));
         }
-        match FirstRequest::read(&read, path) {
+        match FirstRequest::read(&read, path, named) {
             FirstRequest::Open(opening) => return Some((Some(opening), read)),
             FirstRequest::Partial if read.len() < MAX_HEAD => {}
             FirstRequest::Partial | FirstRequest::Other => return Some((None, read)),

@@ -189,7 +189,13 @@ fn peer(socket: &Socket<Adapter>) -> ClientFacts {
     match connection(socket) {
         Some(connection) => connection.peer().clone(),
         // A socket has no connection only if its request did not pass through `engine::edge`.
-        None => ClientFacts { ip: IpAddr::from([0, 0, 0, 0]), transport: "unknown", protocol: 4, user_agent: None },
+        None => ClientFacts {
+            ip: IpAddr::from([0, 0, 0, 0]),
+            transport: "unknown",
+            protocol: 4,
+            user_agent: None,
+            handshake: None,
+        },
     }
 }
 

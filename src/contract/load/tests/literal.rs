@@ -162,3 +162,18 @@ rooms = "*"
         load_texts(&[&contract(name, schema)]).unwrap();
     }
 }
+
+#[test]
+fn handshake_is_used_by_its_parts() {
+    let contract =
+        |path: &str| format!("name = \"h\"\n[connect]\ngreet = {{ event = \"e\", data = \"{{{path}}}\" }}\n");
+    for path in
+        ["handshake", "handshake.query", "handshake.headers.X-Tenant", "handshake.cookies.a", "handshake.query.a.b"]
+    {
+        let told = load_texts(&[&contract(path)]).unwrap_err();
+        assert!(told[0].contains("is no part of a handshake"), "{path}: {told:?}");
+    }
+    for path in ["handshake.query.a", "handshake.headers.x-tenant", "handshake.auth", "handshake.auth.a.b"] {
+        load_texts(&[&contract(path)]).unwrap();
+    }
+}

@@ -1,8 +1,9 @@
 //! The head of a request: the same bytes give the same result, and a result does not change when more bytes arrive.
+use roomcast::contract::handshake::HandshakePart;
 use roomcast::engine::native::head::FirstRequest;
 
 fn verdict(bytes: &[u8]) -> &'static str {
-    match FirstRequest::read(bytes, "/socket.io/") {
+    match FirstRequest::read(bytes, "/socket.io/", &[HandshakePart::Header("x-tenant".into())]) {
         FirstRequest::Partial => "partial",
         FirstRequest::Other => "other",
         FirstRequest::Open(opening) => {

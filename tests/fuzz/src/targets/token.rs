@@ -38,6 +38,7 @@ pub fn run(input: &[u8]) {
         authorization: Some(header.to_owned()),
         query: Some(token.to_owned()),
         cookies: Some(header.to_owned()),
+        headers: Vec::new(),
         recoverable: true,
     };
     let _ = AUTH.authenticate(policy, &handshake);

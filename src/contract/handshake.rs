@@ -1,0 +1,12 @@
+//! The parts of a client's handshake that a contract can use.
+
+/// A part of the handshake that templates of a contract use. A node keeps only such parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HandshakePart {
+    /// A parameter of the query.
+    Query(String),
+    /// A header, by its name in lower case.
+    Header(String),
+    /// A member of the CONNECT packet's payload. `None`: the whole payload.
+    Auth(Option<String>),
+}
