@@ -205,6 +205,11 @@ mod tests {
         assert!(whole.can_be("client-a", Some(&pattern)) && !whole.can_be("news", Some(&pattern)));
         assert_eq!(whole.unbounded(None).map(Path::text), Some("payload.x"));
         assert!(whole.unbounded(Some(&pattern)).is_none() && name.unbounded(None).is_none());
+        let array = schema(json!({ "properties": { "0": { "enum": ["a"] } } }));
+        let element = EventName::compile("{payload.0}").unwrap();
+        assert!(element.unbounded(Some(&array)).is_some(), "a client can send an array");
+        let many = EventName::compile(&"{payload.a}".repeat(11)).unwrap();
+        assert!(many.can_be(&"é".repeat(60), None) && !many.can_be("ten-chars.", None));
         let half = schema(json!({ "properties": { "x": { "pattern": "[a-z]" } } }));
         assert!(whole.unbounded(Some(&half)).is_some(), "a pattern that is not anchored bounds nothing");
     }

@@ -13,6 +13,7 @@ use super::document::{Document, KeyPath};
 use super::file;
 use super::model::{Contract, Namespace};
 use super::report::{ContractReport, ContractSummary, Summary};
+use super::sent::check_names;
 use super::structure;
 
 /// The JSON Schema of contract files. Built once, because it is the same for every file.
@@ -85,6 +86,7 @@ fn finish(found: Vec<FoundSource>, mut report: ContractReport) -> Result<Vec<Nam
     for (contract, document) in parts {
         by_path.entry(contract.namespace.clone()).or_default().push((contract, document));
     }
+    by_path.values().for_each(|parts| check_names(parts, &mut report));
     let namespaces = by_path.into_values().map(|parts| Namespace::merge(parts, &mut report)).collect();
     report.into_result()?;
     Ok(namespaces)

@@ -9,7 +9,6 @@ use super::model::{AuthPolicy, ClientEvent, Contract, Namespace, RecoveryPolicy,
 use super::report::ContractReport;
 use super::room_name::{RoomNameError, Variables};
 use super::rule::Rule;
-use super::sent::fixed_names;
 
 /// The families of rooms of a namespace, the most specific first.
 #[derive(Debug, Default)]
@@ -104,7 +103,6 @@ impl Namespace {
             check_events(contract, document, earlier, report);
             check_rooms(contract, document, earlier, report);
             check_trust(contract, document, &parts, report);
-            check_names(contract, document, &parts, report);
         }
         let path = parts.first().map_or_else(|| "/".into(), |(contract, _)| contract.namespace.clone());
         Self::new(path, parts.into_iter().map(|(contract, _)| contract).collect())
@@ -188,32 +186,6 @@ fn check_rooms(contract: &Contract, document: &Document, earlier: &[RoomNamePart
             contract.namespace
         );
         report.push(document.mistake(&key_path, problem, "write the same rules in both, or other names"));
-    }
-}
-
-/// Checks that clients cannot make the name of another event that the node sends.
-fn check_names(contract: &Contract, document: &Document, all: &[RoomNamePart], report: &mut ContractReport) {
-    for event in contract.client.values() {
-        let key_path = KeyPath::top("client").key(&event.name);
-        let schema = event.payload.schema.as_ref();
-        let relays = event.relay.iter().map(|relay| ("relay", &relay.event));
-        let replies = event.reply.iter().map(|reply| ("reply", &reply.event));
-        let follow = event.on_ok.iter().filter_map(|outcome| Some(("on_ok", &outcome.reply.as_ref()?.event)));
-        // `{event.name}` alone is safe: an event that no table names never has the name of an event that the node sends.
-        for (key, name) in relays.chain(replies).chain(follow).filter(|(_, name)| !name.is_own()) {
-            if let Some(path) = name.unbounded(schema) {
-                let problem = format!("clients choose the whole name of this event with `{}`", path.text());
-                let remedy =
-                    "begin the name with a fixed text, or give the member an `enum` or a `pattern` from ^ to $";
-                report.push(document.mistake(&key_path.key(key), problem, remedy));
-                continue;
-            }
-            let sent = all.iter().flat_map(|(other, _)| fixed_names(other));
-            if let Some(sent) = sent.into_iter().find(|sent| name.can_be(sent, schema)) {
-                let problem = format!("clients can make the name of the event \"{sent}\", which the node sends");
-                report.push(document.mistake(&key_path.key(key), problem, "write another fixed text in the name"));
-            }
-        }
     }
 }
 

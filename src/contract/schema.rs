@@ -67,7 +67,11 @@ impl Schema {
     }
 
     fn member(&self, path: &Path) -> Option<&Value> {
-        path.payload_keys()?.try_fold(&self.source, |schema, key| schema.get("properties")?.get(key))
+        path.payload_keys()?.try_fold(&self.source, |schema, key| {
+            // `properties` does not apply to arrays, and a client can send an array where a path has a number.
+            let key = Some(key).filter(|key| key.parse::<usize>().is_err())?;
+            schema.get("properties")?.get(key)
+        })
     }
 }
 

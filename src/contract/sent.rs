@@ -1,11 +1,13 @@
 //! The names of the events that the contracts of a namespace send. A client's event with such a name is never taken for
 //! an event that no table names.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::document::{Document, KeyPath};
 use super::event_name::EventName;
 use super::model::{ClientEvent, Contract, Namespace};
+use super::report::ContractReport;
 use crate::protocol::RESERVED_EVENTS;
 
 /// The names that the contracts of a namespace, the node itself or Socket.IO use.
@@ -33,8 +35,37 @@ impl SentNames {
     }
 }
 
+/// Checks that clients cannot make the name of another event that the node sends.
+pub(super) fn check_names(contracts: &[(Arc<Contract>, Arc<Document>)], report: &mut ContractReport) {
+    let sent: BTreeSet<&str> = contracts.iter().flat_map(|(contract, _)| fixed_names(contract)).collect();
+    for (contract, document) in contracts {
+        for event in contract.client.values() {
+            let key_path = KeyPath::top("client").key(&event.name);
+            let schema = event.payload.schema.as_ref();
+            let relays = event.relay.iter().map(|relay| ("relay", &relay.event));
+            let replies = event.reply.iter().map(|reply| ("reply", &reply.event));
+            let follow = event.on_ok.iter().filter_map(|outcome| Some(("on_ok", &outcome.reply.as_ref()?.event)));
+            // `{event.name}` alone is safe: an event that no table names never has the name of an event that the node
+            // sends.
+            for (key, name) in relays.chain(replies).chain(follow).filter(|(_, name)| !name.is_own()) {
+                if let Some(path) = name.unbounded(schema) {
+                    let problem = format!("clients choose the whole name of this event with `{}`", path.text());
+                    let remedy =
+                        "begin the name with a fixed text, or give the member an `enum` or a `pattern` from ^ to $";
+                    report.push(document.mistake(&key_path.key(key), problem, remedy));
+                    continue;
+                }
+                if let Some(sent) = sent.iter().find(|sent| name.can_be(sent, schema)) {
+                    let problem = format!("clients can make the name of the event \"{sent}\", which the node sends");
+                    report.push(document.mistake(&key_path.key(key), problem, "write another fixed text in the name"));
+                }
+            }
+        }
+    }
+}
+
 /// The names without placeholders of the events that a contract sends.
-pub(super) fn fixed_names(contract: &Arc<Contract>) -> Vec<&str> {
+fn fixed_names(contract: &Arc<Contract>) -> Vec<&str> {
     let mut names: Vec<&str> = contract.server.keys().chain(&contract.errors.event).map(String::as_str).collect();
     names.extend(contract.auth.expiry.warn.iter().map(|(_, name)| name.as_str()));
     for room in contract.rooms.values() {

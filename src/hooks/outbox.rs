@@ -31,8 +31,8 @@ pub const MAX_WAITING: usize = 65_536;
 /// Maximum number of notices of one hook that are kept in Redis.
 pub const MAX_STORED: usize = 100_000;
 
-/// Maximum size of a notice, in bytes. A larger one is sent without claims, metadata and rooms; if it is still larger, as
-/// the notice of an event can be, it is refused.
+/// Maximum size of a notice, in bytes. A larger one is sent without claims, metadata and rooms; if it is still larger,
+/// as the notice of an event can be, it is refused.
 pub const MAX_NOTICE_BYTES: usize = 16 * 1024;
 
 /// Maximum size of the notices of one hook that wait in a node's memory, in bytes.
