@@ -20,7 +20,7 @@ RUN packaging/rootfs /roomcast /rootfs
 FROM scratch
 LABEL org.opencontainers.image.title="roomcast" \
       org.opencontainers.image.description="A Socket.IO server that is configured, not coded, and scales out through Redis." \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /rootfs /
 # Numeric ids, because Kubernetes' runAsNonRoot needs them.
