@@ -66,6 +66,12 @@ pub struct Contract {
 }
 
 impl Contract {
+    /// The relay that is sent for a client that leaves the room or disconnects after it has sent this event: the first
+    /// of the event that `undo` names.
+    pub fn undone(&self, event: &ClientEvent) -> Option<&Relay> {
+        self.client.get(event.undo.as_ref()?)?.relay.first()
+    }
+
     /// The names of the hooks that the contract calls. A name may occur several times.
     pub fn hooks(&self) -> impl Iterator<Item = &str> {
         let events = self.client.values().filter_map(|event| event.call.as_ref());

@@ -45,9 +45,11 @@ pub(super) fn check_names(contracts: &[(Arc<Contract>, Arc<Document>)], report: 
             let relays = event.relay.iter().map(|relay| ("relay", &relay.event));
             let replies = event.reply.iter().map(|reply| ("reply", &reply.event));
             let follow = event.on_ok.iter().filter_map(|outcome| Some(("on_ok", &outcome.reply.as_ref()?.event)));
+            // The undo event takes its values from this event.
+            let undone = contract.undone(event).map(|relay| ("undo", &relay.event));
             // `{event.name}` alone is safe: an event that no table names never has the name of an event that the node
             // sends.
-            for (key, name) in relays.chain(replies).chain(follow).filter(|(_, name)| !name.is_own()) {
+            for (key, name) in relays.chain(replies).chain(follow).chain(undone).filter(|(_, name)| !name.is_own()) {
                 if let Some(path) = name.unbounded(schema) {
                     let problem = format!("clients choose the whole name of this event with `{}`", path.text());
                     let remedy =

@@ -161,11 +161,13 @@ impl Plan<'_> {
     }
 }
 
-/// Checks that the names of the replies can be made, because nothing is refused after the check.
+/// Checks that the names of the replies and of the undo event can be made, because nothing is refused after the check.
 fn check_names(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
     let follow = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
-    for reply in context.def.reply.iter().chain(follow).filter(|reply| reply.event.fixed().is_none()) {
-        reply.event.render(scope).map_err(|problem| Refusal::new(Code::InvalidPayload, problem))?;
+    let replies = context.def.reply.iter().chain(follow).map(|reply| &reply.event);
+    let undone = context.contract.undone(context.def).map(|relay| &relay.event);
+    for name in replies.chain(undone).filter(|name| name.fixed().is_none()) {
+        name.render(scope).map_err(|problem| Refusal::new(Code::InvalidPayload, problem))?;
     }
     Ok(())
 }

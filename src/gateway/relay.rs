@@ -113,10 +113,9 @@ impl Gateway {
     /// undo event, removes the stored one.
     fn note_undo(&self, context: &EventContext<'_>, planned: &PlannedRelay<'_>, place: &EventRoom, scope: &Scope<'_>) {
         let session = &context.client.session;
-        if let Some(name) = &context.def.undo {
+        if let (Some(name), Some(undone)) = (&context.def.undo, context.contract.undone(context.def)) {
             let scope = with_room(scope, &place.name, &place.vars);
-            let said = context.contract.client.get(name).and_then(|def| def.relay.first());
-            if let Some(event) = said.and_then(|relay| relay_event(relay, context, &scope)) {
+            if let Some(event) = relay_event(undone, context, &scope) {
                 let undo = LeaveEvent { contract: context.contract.name.clone(), event, others: planned.relay.others };
                 session.set_undo(name, &place.name, undo);
             }

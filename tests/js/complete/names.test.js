@@ -45,6 +45,15 @@ test('a client says only names that the schema permits, and no event of a backen
   assert.deepEqual(await ben.drain(w.b), [['client-typing', { on: true }], ['client-\\', 'x']]);
 });
 
+test('the event that a client leaves behind has the values of its event in its name', async () => {
+  const [trip, ann, ben] = await pair();
+  assert.equal((await ann.ask('typing', trip)).error.code, 'INVALID_PAYLOAD');
+  assert.deepEqual(await ben.drain(w.b), [], 'without the name of what it leaves behind, it does nothing');
+  assert.equal((await ann.ask('typing', trip, 'ann')).success, true);
+  ann.socket.disconnect();
+  assert.deepEqual([await ben.next(), await ben.next()], [['typing', 'ann'], ['stopped/ann']]);
+});
+
 test('a name may have a backslash', async () => {
   const client = await w.connect({ namespace }, w.a);
   // Clients send such a name to the native engine only: socketioxide closes the connection.

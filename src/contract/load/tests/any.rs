@@ -20,6 +20,12 @@ undo     = "stop"                                                 #! client."*".
 relay  = { room = "room" }
 undo   = "*"                                                      #! there is no client event "*"
 notify = ["a", "b"]                                               #! client.start.notify
+[client.free]
+relay = { room = "room" }
+undo  = "limited"                                                 #! client.free.undo: clients choose the whole name of this event with `payload.k`
+[client.limited]
+payload = { schema = { properties = { k = { enum = ["up"] } } } }
+relay   = { room = "room", event = "{payload.k}" }
 [client.stop]
 relay = { room = "room", event = "{event.name}" }
 ack   = { name = "{event.name}" }
