@@ -1,9 +1,10 @@
 //! The texts of requests: names, ids and times, with their limits. Bodies, parameters and the OpenAPI document use the
 //! same types.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::value::RawValue;
 
 use super::fields::{BodyMember, Mistakes};
@@ -16,13 +17,8 @@ pub const MAX_NAME: usize = 256;
 /// Maximum length of an id, in characters.
 const MAX_ID: usize = 128;
 
-/// The pattern of a time. Each unit goes up to 30 days.
-const PERIOD_PATTERN: &str = concat!(
-    r"^(([1-9][0-9]{0,5}|1[0-9]{6}|2[0-4][0-9]{5}|25[0-8][0-9]{4}|259[01][0-9]{3}|2592000)s",
-    r"|([1-9][0-9]{0,3}|[1-3][0-9]{4}|4[0-2][0-9]{3}|43[01][0-9]{2}|43200)m",
-    r"|([1-9][0-9]?|[1-6][0-9]{2}|7[01][0-9]|720)h",
-    r"|([1-9]|[12][0-9]|30)d)$"
-);
+/// The units of a time, with their seconds.
+const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
 
 /// A text that follows a rule.
 pub trait Text: Into<String> + JsonSchema {
@@ -85,9 +81,22 @@ texts! {
 }
 
 /// A time with its unit, such as `90s`, and at most `MAX` seconds.
-#[derive(Debug, JsonSchema)]
-#[schemars(inline)]
-pub struct PeriodText<const MAX: u64>(#[schemars(with = "String", regex(pattern = PERIOD_PATTERN))] pub Duration);
+#[derive(Debug)]
+pub struct PeriodText<const MAX: u64>(pub Duration);
+
+impl<const MAX: u64> JsonSchema for PeriodText<MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("PeriodText{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": period_pattern(MAX) })
+    }
+}
 
 impl<const MAX: u64> BodyMember for PeriodText<MAX> {
     fn read(raw: &RawValue) -> Result<Self, Mistakes> {
@@ -143,14 +152,35 @@ fn check_id(id: &str) -> Result<(), String> {
     Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
 }
 
+/// The pattern of the times of at most `max` seconds.
+fn period_pattern(max: u64) -> String {
+    let units = UNITS.into_iter().filter(|(_, seconds)| max >= *seconds);
+    let units: Vec<_> = units.map(|(unit, seconds)| format!("({}){unit}", up_to(max / seconds))).collect();
+    format!("^({})$", units.join("|"))
+}
+
+/// The pattern of the whole numbers from 1 to `max`, which is at least 1.
+fn up_to(max: u64) -> String {
+    let digits: Vec<u32> = max.to_string().chars().filter_map(|digit| digit.to_digit(10)).collect();
+    let mut patterns = Vec::new();
+    if digits.len() > 1 {
+        patterns.push(format!("[1-9][0-9]{{0,{}}}", digits.len() - 2));
+    }
+    let mut same = String::new();
+    for (at, digit) in digits.iter().enumerate() {
+        let least = u32::from(at == 0);
+        if *digit > least {
+            patterns.push(format!("{same}[{least}-{}][0-9]{{{}}}", digit - 1, digits.len() - at - 1));
+        }
+        same.push_str(&digit.to_string());
+    }
+    patterns.push(same);
+    patterns.join("|")
+}
+
 fn parse_period(text: &str) -> Option<Duration> {
-    let unit = match text.as_bytes().last()? {
-        b's' => 1,
-        b'm' => 60,
-        b'h' => 3600,
-        b'd' => 86_400,
-        _ => return None,
-    };
+    let last = text.chars().last()?;
+    let unit = UNITS.iter().find(|(unit, _)| *unit == last)?.1;
     let digits = &text[..text.len() - 1];
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
     let count: u64 = digits.parse().ok().filter(|_| plain)?;
@@ -181,11 +211,17 @@ mod tests {
 
     #[test]
     fn the_documented_pattern_is_what_is_read() {
-        let validator = jsonschema::validator_for(&serde_json::json!({ "pattern": PERIOD_PATTERN })).unwrap();
         let counts =
             [0, 1, 9, 10, 29, 30, 31, 719, 720, 721, 9999, 43199, 43200, 43201, 99999, 2591999, 2592000, 2592001];
-        for text in counts.iter().flat_map(|count| ["s", "m", "h", "d", "x", ""].map(|unit| format!("{count}{unit}"))) {
-            assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), period(&text).is_some(), "{text}");
+        for max in [1, 9, 30, 100, 4711, MONTH] {
+            let pattern = period_pattern(max);
+            let validator = jsonschema::validator_for(&serde_json::json!({ "pattern": pattern })).unwrap();
+            for text in
+                counts.iter().flat_map(|count| ["s", "m", "h", "d", "x", ""].map(|unit| format!("{count}{unit}")))
+            {
+                let is_read = period(&text).is_some_and(|period| period.as_secs() <= max);
+                assert_eq!(validator.is_valid(&serde_json::Value::from(text.as_str())), is_read, "{text} by {pattern}");
+            }
         }
     }
 }
