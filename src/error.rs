@@ -115,11 +115,10 @@ impl Refusal {
         self
     }
 
-    /// The same refusal under the contract's name for its code, unless it has an alias already.
+    /// The same refusal with the code and the message that the clients of a contract see.
     #[must_use]
-    pub fn shown_by(mut self, name: impl FnOnce(Code) -> String) -> Self {
-        self.alias.get_or_insert_with(|| name(self.code));
-        self
+    pub fn shown_as(self, code: String, message: String) -> Self {
+        Self { alias: Some(code), message, ..self }
     }
 
     /// The same refusal with the time to wait before trying again.

@@ -57,6 +57,7 @@ fn contract(mirror: Option<Policy>) -> Arc<Contract> {
             payload: template(json!({})),
             ack: template(json!({})),
             codes: Default::default(),
+            messages: Default::default(),
         },
         unknown: UnknownEvent::Refuse,
         hook_joins: Default::default(),

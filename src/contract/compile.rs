@@ -8,8 +8,7 @@ mod rooms;
 mod server;
 mod site;
 
-use std::collections::BTreeSet;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -259,30 +258,40 @@ impl Compiler<'_> {
             json!({ "code": "{error.code}", "message": "{error.message}", "retryAfterMs": "{error.retryAfterMs}" });
         let ack = raw.ack.unwrap_or_else(|| json!({ "success": false, "error": all.clone() }));
         let payload = raw.payload.unwrap_or(all);
-        let mut codes = HashMap::new();
-        for (name, alias) in raw.codes {
-            match Code::ALL.into_iter().find(|code| code.as_str() == name) {
-                Some(code) => {
-                    let at = key_path.key("codes").key(&name);
-                    self.check_literal(&at, &alias, "a code", "write the code that clients see");
-                    codes.insert(code, alias);
-                }
-                None => {
-                    let known = one_of_quoted(Code::ALL.iter().map(|code| code.as_str()));
-                    self.note_mistake(
-                        &key_path.key("codes").key(&name),
-                        format!("there is no code {name}"),
-                        format!("write {known}"),
-                    );
-                }
-            }
-        }
+        let codes = self.by_code(&key_path.key("codes"), raw.codes, "a code", "write the code that clients see");
+        let messages = self.by_code(&key_path.key("messages"), raw.messages, "a message", "write the whole message");
         ErrorShape {
             event: raw.event,
             payload: self.template(&key_path.key("payload"), payload, ExpressionSite::Failure).unwrap_or_else(empty),
             ack: self.template(&key_path.key("ack"), ack, ExpressionSite::Failure).unwrap_or_else(empty),
             codes,
+            messages,
         }
+    }
+
+    /// Reads a table of texts by error code.
+    fn by_code(
+        &mut self,
+        key_path: &KeyPath,
+        table: BTreeMap<String, String>,
+        what: &str,
+        remedy: &str,
+    ) -> HashMap<Code, String> {
+        let mut texts = HashMap::new();
+        for (name, text) in table {
+            let key_path = key_path.key(&name);
+            match Code::ALL.into_iter().find(|code| code.as_str() == name) {
+                Some(code) => {
+                    self.check_literal(&key_path, &text, what, remedy);
+                    texts.insert(code, text);
+                }
+                None => {
+                    let known = one_of_quoted(Code::ALL.iter().map(|code| code.as_str()));
+                    self.note_mistake(&key_path, format!("there is no code {name}"), format!("write {known}"));
+                }
+            }
+        }
+        texts
     }
 
     fn connect(&mut self) -> ConnectPolicy {

@@ -163,6 +163,8 @@ pub struct ErrorsSpec {
     pub ack: Option<Value>,
     /// Other names for error codes: { INVALID_PAYLOAD = "INVALID_MESSAGE" }.
     pub codes: BTreeMap<String, String>,
+    /// Own messages for errors, by code: { AUTHENTICATION_FAILED = "Please log in" }.
+    pub messages: BTreeMap<String, String>,
 }
 
 /// What happens when a client connects.

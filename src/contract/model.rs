@@ -17,8 +17,9 @@ use super::room_name::RoomTemplate;
 use super::rule::Rule;
 use super::schema::Schema;
 use super::scope::MembersNeed;
+use super::scope::ShownError;
 use super::template::Template;
-use crate::error::Code;
+use crate::error::{Code, Refusal};
 pub use crate::event::SlowClientPolicy;
 pub use crate::rate::Rate;
 
@@ -192,12 +193,23 @@ pub struct ErrorShape {
     pub ack: Template,
     /// The contract's own names for error codes.
     pub codes: HashMap<Code, String>,
+    /// The contract's own messages for errors.
+    pub messages: HashMap<Code, String>,
 }
 
 impl ErrorShape {
     /// The code that this contract's clients get for an error: the contract's own name for it, if there is one.
     pub fn code(&self, code: Code) -> &str {
         self.codes.get(&code).map_or(code.as_str(), String::as_str)
+    }
+
+    /// An error as this contract's clients see it. A code that a backend chose is shown with the backend's message.
+    pub fn shown<'a>(&'a self, refusal: &'a Refusal) -> ShownError<'a> {
+        let (code, message) = match &refusal.alias {
+            Some(alias) => (alias.as_str(), None),
+            None => (self.code(refusal.code), self.messages.get(&refusal.code)),
+        };
+        ShownError { code, message: message.unwrap_or(&refusal.message), retry_after: refusal.retry_after }
     }
 }
 

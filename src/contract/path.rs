@@ -220,10 +220,10 @@ impl Path {
             Root::NowMs => Some(Cow::Owned(Value::from(unix_millis(scope.now)))),
             Root::EventId => text(scope.event_id()),
             Root::EventName => text(scope.event_name?),
-            Root::ErrorCode => text(scope.error?.0),
-            Root::ErrorMessage => text(&scope.error?.1.message),
+            Root::ErrorCode => text(scope.error?.code),
+            Root::ErrorMessage => text(scope.error?.message),
             Root::ErrorRetryAfterMs => {
-                let wait = scope.error?.1.retry_after?.as_millis();
+                let wait = scope.error?.retry_after?.as_millis();
                 Some(Cow::Owned(Value::from(u64::try_from(wait).unwrap_or(u64::MAX))))
             }
         }

@@ -1,12 +1,11 @@
 //! The data that templates and rules can read.
 
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use crate::error::Refusal;
 use crate::user::User;
 
 /// Answers whether a one-room capability token grants a room. `auth` implements it.
@@ -81,6 +80,17 @@ impl RoomMembersScope {
     }
 }
 
+/// An error as the contract's clients see it.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownError<'a> {
+    /// The code.
+    pub code: &'a str,
+    /// The message.
+    pub message: &'a str,
+    /// How long to wait before trying again, where that is known.
+    pub retry_after: Option<Duration>,
+}
+
 /// The data that templates and rules can read while one event is handled.
 #[derive(Clone)]
 pub struct Scope<'a> {
@@ -109,8 +119,8 @@ pub struct Scope<'a> {
     pub member: Option<&'a Value>,
     /// The room's owner, as a backend recorded it. Looked up before the rule is evaluated.
     pub owner: Option<&'a str>,
-    /// The error, if there is one, with its code as the contract's clients know it.
-    pub error: Option<(&'a str, &'a Refusal)>,
+    /// The error, if there is one.
+    pub error: Option<ShownError<'a>>,
     /// Checks capability tokens.
     pub capabilities: Option<&'a dyn Capabilities>,
     /// The name of the client's event, if there is one.

@@ -49,7 +49,7 @@ impl Gateway {
         self.count_received(&context.contract.name, &context.def.name, refusal.code.as_str());
         let session = &context.client.session;
         let mut scope = scope.clone();
-        scope.error = Some((shown(context.contract, refusal), refusal));
+        scope.error = Some(context.contract.errors.shown(refusal));
         if let Some(id) = context.ack {
             self.ack_error(context.client, context.contract, context.asked(id, "error"), &scope, refusal);
         }
@@ -77,7 +77,7 @@ impl Gateway {
         refusal: &Refusal,
     ) {
         let mut scope = scope.clone();
-        scope.error = Some((shown(contract, refusal), refusal));
+        scope.error = Some(contract.errors.shown(refusal));
         if let Ok(args) = Args::encode(&[contract.errors.ack.render(&scope)]) {
             self.ack(client, of, &args);
         }
@@ -94,7 +94,7 @@ impl Gateway {
         let Some(name) = &contract.errors.event else { return };
         let user = session.user();
         let mut scope = scope_of_session(session, &user, payload);
-        scope.error = Some((shown(contract, refusal), refusal));
+        scope.error = Some(contract.errors.shown(refusal));
         if let Ok(event) = Event::encode(name, &[contract.errors.payload.render(&scope)]) {
             self.send(session, &event);
         }
@@ -121,11 +121,6 @@ impl<'a> EventContext<'a> {
             counters: None,
         }
     }
-}
-
-/// The error code as the contract names it for clients. A code that a backend chose is shown unchanged.
-fn shown<'a>(contract: &'a Contract, refusal: &'a Refusal) -> &'a str {
-    refusal.alias.as_deref().unwrap_or_else(|| contract.errors.code(refusal.code))
 }
 
 /// The acknowledgement of a success when the contract declares none: `{ success: true }`, with the rooms joined or

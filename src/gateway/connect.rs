@@ -93,7 +93,11 @@ impl Gateway {
                 }
                 let contract = error_contract(&namespace).clone();
                 match namespace.auth().reject {
-                    RejectPolicy::ConnectError => Err(refusal.shown_by(|code| contract.errors.code(code).to_owned())),
+                    RejectPolicy::ConnectError => {
+                        let shown = contract.errors.shown(&refusal);
+                        let (code, message) = (shown.code.to_owned(), shown.message.to_owned());
+                        Err(refusal.shown_as(code, message))
+                    }
                     RejectPolicy::Event => {
                         let user = User::nobody();
                         let limits = self.parts.limits.session(&user.id)?;

@@ -30,6 +30,7 @@ reject = "event"                                                #! auth.reject: 
 [errors]
 payload = { text = "{error.text}" }                             #! errors.payload.text: `error.text` is an unknown path #! no error event is set that could carry it
 codes   = { INVALID_PAYLOD = "X" }                              #! there is no code INVALID_PAYLOD
+messages = { NO = "x", INVALID_ROOM = "no {room}" }             #! there is no code NO #! "no {room}" is taken as it stands
 
 [connect]
 join = "user"                                                   #! write with = { userId = "user.id" }
@@ -52,7 +53,7 @@ name = "idle"
 idle = "5m"                                                     #! `idle` ends a history, and this room has none
 
 [rooms.twin]
-name = "user:{id}"                                              #! rooms.user on line 25 has the same names
+name = "user:{id}"                                              #! rooms.user on line 26 has the same names
 join = "vars.idd == user.id && owner(room) =="                  #! this is not CEL
 
 [client."a:b"]

@@ -49,3 +49,12 @@ test('a volatile relay reaches the members, and no history keeps it', async () =
   await late.ask('follow', trip);
   assert.deepEqual(await late.drain(), [['mark', [3, 4]]]);
 });
+
+test('errors have the messages of the contract', async () => {
+  const client = await guest();
+  const { error } = await client.ask('follow', '');
+  assert.deepEqual([error.code, error.message], ['INVALID_ROOM', 'There is no such trip']);
+  assert.match((await client.ask('nothing')).error.message, /nothing/, 'a code without an own message has that of the node');
+  const refused = w.open({ namespace, token: 'rubbish' });
+  await assert.rejects(refused.connected(), { message: 'LOG_IN: Please log in' });
+});
