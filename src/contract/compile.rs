@@ -302,14 +302,14 @@ impl Compiler<'_> {
         ConnectPolicy {
             join: self.room_refs(&key_path.key("join"), raw.join, ExpressionSite::Connect),
             greet: self.replies(&key_path.key("greet"), raw.greet, ExpressionSite::Connect),
-            call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            call: raw.call.map(|call| self.call(&key_path.key("call"), call, None)),
             notify: raw.notify.map(|hook| self.hook_name(&key_path.key("notify"), hook)),
         }
     }
 
     fn disconnect(&mut self) -> Option<super::model::HookCall> {
         let raw: file::DisconnectSpec = self.section("disconnect")?;
-        raw.call.map(|call| self.call(&KeyPath::top("disconnect").key("call"), call))
+        raw.call.map(|call| self.call(&KeyPath::top("disconnect").key("call"), call, None))
     }
 
     fn limits(&mut self) -> ConnectionPolicy {

@@ -528,6 +528,8 @@ pub struct HookCall {
     pub idempotent: bool,
     /// How long to wait for the answer. `None`: the hook's own time-out.
     pub timeout: Option<Duration>,
+    /// The hook is asked only if this rule holds. Only events have such a rule.
+    pub when: Option<Rule>,
 }
 
 /// An event that backends may publish.

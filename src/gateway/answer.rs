@@ -21,7 +21,7 @@ impl Gateway {
         let session = &context.client.session;
         let scope = done.scope(scope);
         context.counters.received.inc();
-        let follows = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
+        let follows = context.def.on_ok.as_ref().filter(|_| done.agreed).and_then(|outcome| outcome.reply.as_ref());
         let holds = |reply: &&Reply| reply.when.as_ref().is_none_or(|rule| rule.holds(&scope));
         for reply in context.def.reply.iter().chain(follows).filter(holds) {
             if let Some(event) = self.reply_event(reply, &scope, Some(context)) {

@@ -15,7 +15,7 @@ use super::call::AnswerPlan;
 use super::context::{EventContext, EventRoom, with_room};
 use super::membership::JoinPermit;
 use super::relay::PlannedRelay;
-use crate::contract::model::MetadataChange;
+use crate::contract::model::{HookCall, MetadataChange};
 use crate::contract::rule::Rule;
 use crate::contract::scope::{MembersNeed, Scope};
 use crate::error::{Code, Refusal};
@@ -45,6 +45,8 @@ struct RareParts {
     notice: Option<EncodedRequest>,
     /// The event that `on_ok.publish` publishes.
     follow: Option<PlannedPublish>,
+    /// Whether the event's hook was asked.
+    asked: bool,
     answer: AnswerPlan,
 }
 
@@ -118,7 +120,9 @@ impl Gateway {
         if context.def.notify.is_some() {
             more.notice = Some(self.plan_notice(context, scope)?);
         }
-        let Some(call) = &context.def.call else { return Ok(more) };
+        let asks = |call: &&HookCall| call.when.as_ref().is_none_or(|rule| rule.holds(scope));
+        let Some(call) = context.def.call.as_ref().filter(asks) else { return Ok(more) };
+        more.asked = true;
         // The publish is checked before the hook is asked, because a backend may act on the call: so a backend is never
         // called for an event that this check refuses.
         if let Some((event, data)) = context.def.on_ok.as_ref().and_then(|outcome| outcome.publish.as_ref()) {

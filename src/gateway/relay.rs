@@ -22,6 +22,9 @@ use crate::session::{LeaveEvent, RoomName};
 /// Maximum length of a user or socket id that an event is addressed to, in bytes.
 const MAX_ADDRESS_BYTES: usize = 256;
 
+/// Maximum number of recipients of one relay.
+const MAX_RECIPIENTS: usize = 256;
+
 /// A relay whose recipients are known and to whom the client may send.
 pub(super) struct PlannedRelay<'a> {
     relay: &'a Relay,
@@ -63,13 +66,7 @@ impl Gateway {
                 }
                 (Some(vec![place.name.clone()]), Some(place))
             }
-            Target::Address(path) => {
-                let address = match path.find(scope) {
-                    Some(Value::String(address)) if address.len() <= MAX_ADDRESS_BYTES => address,
-                    _ => return Err(Refusal::new(Code::InvalidPayload, "the recipient is not a user id or socket id")),
-                };
-                (Some(vec![socket_room(&address), user_room(&address)]), None)
-            }
+            Target::Address(path) => (Some(rooms_of_recipients(path.find(scope).as_ref())?), None),
             Target::Shared => (Some(self.shared_rooms(context).await), None),
             Target::Everyone => (None, None),
         };
@@ -126,6 +123,27 @@ impl Gateway {
             session.reset_throttle(&started.name, &place.name);
         }
     }
+}
+
+/// The rooms of one recipient, or of a list of recipients. Each is the id of a user or of a socket.
+fn rooms_of_recipients(found: Option<&Value>) -> Result<Vec<RoomName>, Refusal> {
+    let recipients = match found {
+        Some(Value::Array(recipients)) if recipients.len() > MAX_RECIPIENTS => {
+            let text = format!("there are more than {MAX_RECIPIENTS} recipients; send to fewer at a time");
+            return Err(Refusal::new(Code::InvalidPayload, text));
+        }
+        Some(Value::Array(recipients)) => recipients.as_slice(),
+        Some(recipient) => std::slice::from_ref(recipient),
+        None => &[Value::Null],
+    };
+    let mut rooms = Vec::with_capacity(2 * recipients.len());
+    for recipient in recipients {
+        match recipient {
+            Value::String(id) if id.len() <= MAX_ADDRESS_BYTES => rooms.extend([socket_room(id), user_room(id)]),
+            _ => return Err(Refusal::new(Code::InvalidPayload, "the recipient is not a user id or socket id")),
+        }
+    }
+    Ok(rooms)
 }
 
 /// The event that a relay sends. `None` if its name or its arguments cannot be made from these values.

@@ -97,7 +97,7 @@ impl Compiler<'_> {
             room,
             relay: self.relays(&key_path.key("relay"), name, raw.relay, sent),
             reply: self.replies(&key_path.key("reply"), raw.reply, sent),
-            call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            call: raw.call.map(|call| self.call(&key_path.key("call"), call, Some(ExpressionSite::Client))),
             notify: raw.notify.map(|hook| self.hook_name(&key_path.key("notify"), hook)),
             on_ok: raw.on_ok.map(|outcome| self.outcome(&key_path.key("on_ok"), outcome, sent)),
             on_error: raw

@@ -352,19 +352,27 @@ impl Compiler<'_> {
         hook
     }
 
-    pub(super) fn call(&mut self, key_path: &KeyPath, raw: file::CallSpec) -> HookCall {
+    /// Compiles the call of a hook. Only a call that has a site `asks` may have a rule that says when it is made.
+    pub(super) fn call(&mut self, key_path: &KeyPath, raw: file::CallSpec, asks: Option<ExpressionSite>) -> HookCall {
         let (hook, named_at) = match &raw {
             file::CallSpec::Hook(hook) => (hook, key_path.clone()),
             file::CallSpec::Table(raw) => (&raw.hook, key_path.key("hook")),
         };
         self.check_literal(&named_at, hook, "a hook's name", "write the name of one of the node's hooks");
         match raw {
-            file::CallSpec::Hook(hook) => HookCall { hook, idempotent: false, timeout: None },
-            file::CallSpec::Table(raw) => HookCall {
-                hook: raw.hook,
-                idempotent: raw.idempotent.unwrap_or_default(),
-                timeout: self.duration(&key_path.key("timeout"), raw.timeout),
-            },
+            file::CallSpec::Hook(hook) => HookCall { hook, idempotent: false, timeout: None, when: None },
+            file::CallSpec::Table(raw) => {
+                let key_of_rule = key_path.key("when");
+                if raw.when.is_some() && asks.is_none() {
+                    self.note_mistake(&key_of_rule, "only the hook of a client event has `when`", "take it out");
+                }
+                HookCall {
+                    hook: raw.hook,
+                    idempotent: raw.idempotent.unwrap_or_default(),
+                    timeout: self.duration(&key_path.key("timeout"), raw.timeout),
+                    when: asks.and_then(|sees| self.rule(&key_of_rule, raw.when, sees)),
+                }
+            }
         }
     }
 

@@ -89,7 +89,7 @@ impl Compiler<'_> {
         Some(RoomDef {
             key: key.to_owned(),
             contract: contract.clone(),
-            call: raw.call.map(|call| self.call(&key_path.key("call"), call)),
+            call: raw.call.map(|call| self.call(&key_path.key("call"), call, None)),
             history: raw.history.map(|history| self.history(&key_path.key("history"), history, &name)),
             presence,
             idle: self.duration(&key_path.key("idle"), raw.idle),

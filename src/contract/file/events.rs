@@ -92,7 +92,8 @@ pub enum SchemaSpec {
 pub struct RelaySpec {
     /// A room.
     pub room: Option<RoomRefSpec>,
-    /// The path, such as `payload.to`, where the event holds the id of the recipient: a socket id or a user id.
+    /// The path, such as `payload.to`, where the event holds the id of the recipient: a socket id or a user id. A list
+    /// of ids names several recipients.
     pub to: Option<String>,
     /// All clients that share a room with the user.
     pub shared: Option<bool>,
@@ -183,6 +184,9 @@ pub struct CallTableSpec {
     /// How long the node waits for an answer. Default: the hook's own timeout.
     #[serde(default)]
     pub timeout: Option<String>,
+    /// Only in a client event: a CEL rule. The hook is asked only if it is true.
+    #[serde(default)]
+    pub when: Option<String>,
 }
 
 /// A throttle of a client event: a time, or a table.

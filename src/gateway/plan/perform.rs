@@ -25,6 +25,8 @@ pub(in crate::gateway) struct PerformedPlan {
     members: Option<Box<RoomMembersScope>>,
     /// Which part of the history of each joined room was shown.
     pub(in crate::gateway) replays: Vec<ReplayOutcome>,
+    /// Whether the event's hook was asked, and agreed.
+    pub(in crate::gateway) agreed: bool,
     /// The acknowledgement that a hook's answer asks for.
     pub(in crate::gateway) ack: HookAck,
 }
@@ -78,6 +80,7 @@ impl Gateway {
             Box::pin(self.relay_about_room(context, relays, &done.scope(scope))).await;
         }
         if let Some(more) = more.take() {
+            done.agreed = more.asked;
             done.ack = Box::pin(self.perform_more(context, *more)).await;
         }
         done
@@ -91,7 +94,7 @@ impl Gateway {
     }
 
     async fn perform_more(&self, context: &EventContext<'_>, more: RareParts) -> HookAck {
-        let RareParts { follow, status, mut answer, notice, metadata: _ } = more;
+        let RareParts { follow, status, mut answer, notice, asked: _, metadata: _ } = more;
         if let (Some(hook), Some(notice)) = (&context.def.notify, notice) {
             self.parts.notices.put(hook, notice);
         }

@@ -1,12 +1,15 @@
 // Small words of contracts: several greetings, volatile relays, leaving all rooms of a family.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { afterEach, test } from 'node:test';
+import { after, afterEach, test } from 'node:test';
+import { Backend } from '../harness/backend.js';
 import { ROOT } from '../harness/node.js';
 import { world } from '../harness/world.js';
 
 const namespace = '/words';
-const w = await world({ contracts: [join(ROOT, 'tests/js/fixtures/words.toml')] });
+const backend = await Backend.start();
+const w = await world({ contracts: [join(ROOT, 'tests/js/fixtures/words.toml')], toml: backend.toml('backend') });
+after(() => backend.stop());
 afterEach(() => w.clear());
 let trips = 0;
 const newTrip = () => `t${(trips += 1)}`;
@@ -57,4 +60,29 @@ test('errors have the messages of the contract', async () => {
   assert.match((await client.ask('nothing')).error.message, /nothing/, 'a code without an own message has that of the node');
   const refused = w.open({ namespace, token: 'rubbish' });
   await assert.rejects(refused.connected(), { message: 'LOG_IN: Please log in' });
+});
+
+test('a hook is asked only when its rule is true', async () => {
+  const client = await guest();
+  assert.deepEqual(await client.ask('price', { amount: 7 }), { ok: true });
+  assert.deepEqual([backend.of('event').length, await client.drain()], [0, []]);
+  assert.deepEqual(await client.ask('price', { amount: 101 }), { ok: true });
+  assert.deepEqual([backend.of('event').length, await client.drain()], [1, [['approved', { amount: 101 }]]]);
+  backend.answer = () => ({ ok: false, error: { code: 'TOO_MUCH', message: 'no' } });
+  assert.equal((await client.ask('price', { amount: 500 })).error.code, 'TOO_MUCH');
+  assert.deepEqual(await client.ask('price', { amount: 100 }), { ok: true });
+});
+
+test('a relay reaches every recipient of a list once', async () => {
+  const guests = [await guest(), await guest(w.a), await guest()];
+  const ids = guests.map(({ id }) => id);
+  assert.equal((await guests[0].ask('whisper', [ids[1], ids[2], ids[1]], 'hi')).success, true);
+  for (const [at, client] of guests.entries()) {
+    assert.deepEqual(await client.drain(w.b), at === 0 ? [] : [['whisper', 'hi']]);
+  }
+  assert.equal((await guests[0].ask('whisper', [], 'nobody')).success, true);
+  for (const to of [undefined, 7, [ids[1], 7], [[ids[1]]], Array.from({ length: 257 }, (_, n) => `u${n}`), 'x'.repeat(300)]) {
+    assert.equal((await guests[0].ask('whisper', to, 'x')).error.code, 'INVALID_PAYLOAD', JSON.stringify(to));
+  }
+  assert.deepEqual(await guests[1].drain(w.b), []);
 });
