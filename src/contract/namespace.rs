@@ -201,7 +201,7 @@ fn check_trust(contract: &Contract, document: &Document, all: &[RoomNamePart], r
             let chosen = all
                 .iter()
                 .flat_map(|(other, _)| other.client.values())
-                .find(|event| event.metadata.as_ref().is_some_and(|metadata| metadata.takes_from_payload(member)));
+                .find(|event| event.metadata.as_ref().is_some_and(|metadata| metadata.is_chosen_by_client(member)));
             let Some(event) = chosen.filter(|_| !contract.client_metadata.contains(member)) else { continue };
             report.push(document.mistake(
                 &key_path,

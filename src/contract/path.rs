@@ -159,6 +159,14 @@ impl Path {
         self.root == Root::Payload
     }
 
+    /// Whether a client chooses the value. Metadata counts, because clients may have chosen its members.
+    pub(super) fn is_chosen_by_client(&self) -> bool {
+        matches!(
+            self.root,
+            Root::Payload | Root::Handshake | Root::EventName | Root::Metadata | Root::Vars | Root::Room | Root::Rooms
+        )
+    }
+
     /// The part of the handshake that the path uses.
     pub(super) fn handshake_part(&self) -> Option<HandshakePart> {
         if self.root != Root::Handshake {

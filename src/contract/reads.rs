@@ -97,12 +97,12 @@ impl MetadataChange {
     }
 
     /// Whether a client chooses the value of this member.
-    pub(super) fn takes_from_payload(&self, member: &str) -> bool {
+    pub(super) fn is_chosen_by_client(&self, member: &str) -> bool {
         match self {
-            Self::At(path) => path.reads_payload(),
+            Self::At(path) => path.is_chosen_by_client(),
             Self::Members(template) => {
                 let paths = template.paths();
-                paths.iter().any(|(place, path)| place[0] == member && path.reads_payload())
+                paths.iter().any(|(place, path)| place[0] == member && path.is_chosen_by_client())
             }
         }
     }
