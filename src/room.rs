@@ -14,8 +14,9 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use self::members::RoomMembers;
-pub use self::questions::{NamespaceCounts, RoomSnapshot};
+pub use self::questions::NamespaceCounts;
 pub use self::recipients::Recipients;
+pub use self::table::RoomSnapshot;
 use self::table::{IndexedRoom, NamespaceIndex};
 use crate::protocol::{is_reserved_room, socket_room, user_room};
 use crate::session::{MetadataSetter, RoomName, Session, Watcher};

@@ -104,7 +104,7 @@ fn imports_point_to_earlier_rows() {
 }
 
 /// Circles that stay, each with its reason.
-const CIRCLES: [(&[&str], &str); 10] = [
+const CIRCLES: [(&[&str], &str); 8] = [
     (
         &["cluster::actions", "cluster::control", "cluster::questions", "cluster::revocations", "cluster::slowest"],
         "the control channel names who handles its messages, and they answer over it",
@@ -118,7 +118,6 @@ const CIRCLES: [(&[&str], &str); 10] = [
         ],
         "what arrives is handed to the reader of its format, which delivers through the same object",
     ),
-    (&["cluster::heartbeat", "cluster::members"], "the members are counted by heartbeats, which are kept with them"),
     (&["contract::model", "contract::namespace"], "a namespace has an index of its rooms, which is made of the model"),
     (
         &["engine::edge::hub", "engine::edge::session", "engine::edge::sids"],
@@ -138,7 +137,6 @@ const CIRCLES: [(&[&str], &str); 10] = [
         "a connection's queue, its transport and its turn to write wake each other",
     ),
     (&HANDLERS, "the table of routes names every handler, and a handler is called with the table's types"),
-    (&["room::questions", "room::table"], "an answer is a snapshot of the table"),
     (&["redis::health", "redis::report"], "the health is reported whenever it changes, and the report reads it"),
 ];
 

@@ -1,14 +1,11 @@
 //! Heartbeats: each node tells the others once a second that it runs, what it listens to, and how many clients it has.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::frame::Frame;
-use super::members::Heartbeat;
+use super::members::{HEARTBEAT, Heartbeat};
 use super::{Cluster, LOOK, NodeTotals};
-
-/// How often a node sends its heartbeat.
-pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// The topic of heartbeats.
 pub(super) const HELLO: &str = "hello";

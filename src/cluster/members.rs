@@ -6,9 +6,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::HEARTBEAT;
 use crate::drain::report::DrainReport;
 use crate::forward::Announced;
+
+/// How often a node sends its heartbeat.
+pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// A node whose last heartbeat is older than this counts as gone.
 const SILENCE: Duration = Duration::from_millis(3 * HEARTBEAT.as_millis() as u64 + 500);

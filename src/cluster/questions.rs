@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use super::actions::rooms_of;
 use super::asked::AskedClients;
-use super::heartbeat::{HEARTBEAT, WHO};
+use super::heartbeat::WHO;
+use super::members::HEARTBEAT;
 use super::{ClusterActions, LOOK, MessageHandlers};
 use crate::directory::{AckQuestion, Acknowledged, Acknowledgement, SendOutcome};
 use crate::event::{Args, Event};

@@ -1,23 +1,11 @@
 //! What the index knows about sessions, rooms and users.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::Rooms;
-use super::table::NamespaceIndex;
+use super::table::{NamespaceIndex, RoomSnapshot};
 use crate::protocol::{is_reserved_room, user_of};
 use crate::session::{RoomName, Session};
-
-/// A snapshot of one room.
-#[derive(Debug, Clone)]
-pub struct RoomSnapshot {
-    /// The room's name.
-    pub name: RoomName,
-    /// The number of members on this node.
-    pub members: usize,
-    /// When the first member joined on this node, counted from the time when the room last had no member here.
-    pub created_at: SystemTime,
-}
 
 /// Counts of the sessions, rooms and users in one namespace of this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

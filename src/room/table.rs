@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::RoomSnapshot;
 use super::members::RoomMembers;
 use super::session_set::{ById, SessionSet};
 use crate::session::{RoomName, Session};
@@ -20,6 +19,17 @@ pub(super) struct NamespaceIndex {
 pub(super) struct IndexedRoom {
     pub(super) sessions: RoomMembers,
     pub(super) created_at: SystemTime,
+}
+
+/// A snapshot of one room.
+#[derive(Debug, Clone)]
+pub struct RoomSnapshot {
+    /// The room's name.
+    pub name: RoomName,
+    /// The number of members on this node.
+    pub members: usize,
+    /// When the first member joined on this node, counted from the time when the room last had no member here.
+    pub created_at: SystemTime,
 }
 
 impl NamespaceIndex {
@@ -70,8 +80,6 @@ impl NamespaceIndex {
         self.rooms.get(room).into_iter().flat_map(|members| members.sessions.values())
     }
 }
-
-// === impl Members ===
 
 impl IndexedRoom {
     pub(super) fn info(&self, name: &RoomName) -> RoomSnapshot {
