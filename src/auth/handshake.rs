@@ -30,7 +30,7 @@ pub struct Handshake {
 }
 
 /// Maximum size of the parts of a handshake that a session keeps, as JSON, in bytes.
-pub const MAX_HANDSHAKE_BYTES: usize = 4096;
+const MAX_HANDSHAKE_BYTES: usize = 4096;
 
 impl Handshake {
     /// Keeps the parts of a request in which one of `sources` may find a token, and the `named` parts. The rest is
@@ -78,7 +78,7 @@ impl Handshake {
     /// The named parts as an object with `query`, `headers` and `auth`.
     ///
     /// # Errors
-    /// [`Code::TooLarge`] beyond [`MAX_HANDSHAKE_BYTES`].
+    /// [`Code::TooLarge`] beyond `MAX_HANDSHAKE_BYTES`.
     pub fn named<'a>(&self, parts: impl Iterator<Item = &'a HandshakePart>) -> Result<Value, Refusal> {
         let (mut query, mut headers, mut members, mut whole) = (Map::new(), Map::new(), Map::new(), false);
         for part in parts {
