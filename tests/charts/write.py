@@ -211,8 +211,8 @@ def readme():
     )
     return f"""# The chart roomcast
 
-Made of `values.yaml` by `scripts/charts --write`; [docs/kubernetes.md](../../docs/kubernetes.md) says how to use it.
-Values that are not here are refused, those of `config` by the node's own schema.
+This page is generated from `values.yaml` by `scripts/charts --write`; [docs/kubernetes.md](../../docs/kubernetes.md) says how to use the chart.
+Helm refuses values that this page does not list; the node's own schema checks the values below `config`.
 
 | value | default | meaning |
 | --- | --- | --- |
