@@ -19,48 +19,50 @@ pub fn page() -> String {
 const HEAD: &str = "\
 # Metrics
 
-This page is for operators: it lists every metric of a node. `GET /metrics` on the API's listener answers in Prometheus' text format, and needs no key.
+This page lists every metric of a node for operators. `GET /metrics` on the API's listener answers in Prometheus' text format, and needs no key.
 
 ```console run
 $ curl http://127.0.0.1:3001/metrics
 …
 ```
 
-Names end in their unit: `_seconds`, `_bytes`; counters end in `_total`. Labels come from contracts and from the node's own words, never from a client: no
-socket, user, room or address is a label, so the configuration bounds the number of series. `nsp` is the path of a Socket.IO namespace (Kubernetes uses
-`namespace`). `contract` and `event` are names in contract files; events that no contract knows are `unknown`. Every value is of one node; add the nodes'
-values for the cluster.
+The name of a metric ends in its unit (`_seconds`, `_bytes`), and the name of a counter ends in `_total`. The values of labels come from contracts and from
+the node, never from a client: no socket, user, room or address is a label, so the configuration bounds the number of series. The label `nsp` is the path of a
+Socket.IO namespace (Kubernetes uses the label `namespace`). The labels `contract` and `event` are names in contract files; an event that no contract knows
+has the label `unknown`. Every metric is of one node; add the nodes' values for the cluster.
 
-The page is generated from the declarations in `src/telemetry/metrics.rs`: after a change there, run `UPDATE_DOCS=1 cargo test --lib catalogue`.
+This page is generated from `src/telemetry/metrics.rs`: after a change of this file, run `UPDATE_DOCS=1 cargo test --lib catalogue`.
 
 | metric | kind | labels | meaning |
 | --- | --- | --- | --- |
 ";
 
 const TAIL: &str = "
-Gauges are read at the scrape. Counters exist from the start with the value 0, for every reason, result, code and kind, every namespace and every configured hook,
-so that the first occurrence is an increase. The exceptions are the results of single events
-(`roomcast_events_received_total`, `roomcast_acks_total`, `roomcast_throttled_total`), which would be too many, and HTTP statuses.
+The node reads gauges when Prometheus scrapes them. Counters exist from the start with the value 0, for every reason, result, code and kind, every namespace
+and every configured hook, so that the first occurrence is an increase. Two kinds of counters begin to exist when they first count: the results of single
+events (`roomcast_events_received_total`, `roomcast_acks_total`, `roomcast_throttled_total`), which would be too many, and HTTP statuses.
 
 ## Canaries
 
-Every node sends the others a numbered message each `redis.canary_interval`, through the same queues, connections and Redis as
-events. The others count each number once: `roomcast_canaries_received_total{from}`, or `roomcast_canaries_lost_total{from}` if it has not
-arrived five seconds after a later one. A canary that Redis did not accept uses up a number too, so the other nodes count it as lost. For each pair of
-nodes, the number sent equals the number received plus the number lost, counted from the first canary that the receiver gets after a start of the sender. `from` is a node's id. A node follows at most 128 others; it removes a node that
-has left, or was silent for five minutes, with its metrics. Canaries do not measure the way from a node's receiving queue to its clients.
+A canary is a numbered message that every node sends to the other nodes each `redis.canary_interval`, through the same queues, connections and Redis as events.
+The receiving nodes count each canary once, in `roomcast_canaries_received_total{from}`, or in `roomcast_canaries_lost_total{from}` if the canary has not
+arrived five seconds after a later one. A canary that Redis did not accept uses up a number too, so the other nodes count it as lost. For each pair of nodes,
+the number of canaries sent equals the number received plus the number lost, counted from the first canary that the receiver gets after a start of the sender.
+The label `from` is the id of the sending node. A node counts the canaries of at most 128 other nodes. The metrics of a node that has left, or was silent for
+five minutes, are removed. Canaries do not measure the way from a node's receiving queue to its clients.
 
 ## Dashboards and alerts
 
-`charts/roomcast/files/dashboards/*.json` are dashboards for Grafana 10 or later (import them, or let the chart make ConfigMaps): the
-fleet, a node, a contract. `charts/roomcast/files/rules.yaml` has recording and alert rules, for `rule_files` of Prometheus 2.42 or
-later and in the chart's PrometheusRule; each alert has its section in [runbook.md](runbook.md). `scripts/observe` runs all their queries
-against a real Prometheus that has scraped a cluster under load, and tests every alert.
+`charts/roomcast/files/dashboards/*.json` are dashboards of the fleet, a node and a contract for Grafana 10 or later (import them, or
+let the chart make ConfigMaps). `charts/roomcast/files/rules.yaml` has recording and alert rules, for `rule_files` of Prometheus 2.42 or later and for the chart's
+PrometheusRule; each alert has a section in [runbook.md](runbook.md). `scripts/observe` runs all queries of dashboards and rules against a real Prometheus that
+has scraped a cluster under load, and tests every alert.
 
 ## Cost
 
-A scrape at 10,000 clients in 10,100 rooms takes 9 ms of processor time in a release: 0.06 % of one processor at a scrape every 15 s, for 240 series
-in 25 kB (two virtual processors of an Intel Xeon that had other things to do: 26 to 31 ms until the answer was there). Nothing is kept for it between scrapes. `node benchmarks/scrape.js 10000` measures it.
+A scrape of the metrics with 10,000 clients in 10,100 rooms takes 9 ms of a release build's processor time. With a scrape every 15 s this is 0.06 % of one
+processor, for 240 series in 25 kB. On two virtual processors of an Intel Xeon, which other programs used too, the answer to a scrape took 26 to 31 ms. The
+node keeps no memory for metrics between scrapes. `node benchmarks/scrape.js 10000` measures the cost of a scrape.
 ";
 
 #[cfg(test)]
