@@ -263,7 +263,7 @@ impl Drain {
     }
 
     fn schedule(&self) -> MutexGuard<'_, DrainSchedule> {
-        self.schedule.lock().expect("no panic while held")
+        self.schedule.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -49,7 +49,7 @@ impl OrderGuard {
     pub fn deliver<T>(&self, order: Option<&ConflationOrder>, event: &str, work: impl FnOnce() -> T) -> Option<T> {
         let Some(order) = order else { return Some(work()) };
         let shard = usize::try_from(self.hasher.hash_one(&order.scope) % SHARDS as u64).expect("below SHARDS");
-        let mut rooms = self.shards[shard].lock().expect("no panic while held");
+        let mut rooms = self.shards[shard].lock().expect("no thread panics while it holds this lock");
         if rooms.len() >= MAX_ORDERED_ROOMS / SHARDS && !rooms.contains_key(&order.scope) {
             forget(&mut rooms);
         }

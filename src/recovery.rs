@@ -414,7 +414,7 @@ impl Recovery {
     }
 
     fn live(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, LiveSession>> {
-        self.live.lock().expect("no panic while held")
+        self.live.lock().expect("no thread panics while it holds this lock")
     }
 }
 

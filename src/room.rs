@@ -194,10 +194,10 @@ impl Rooms {
     }
 
     fn read<T>(&self, namespace: &str, work: impl FnOnce(&NamespaceIndex) -> T) -> Option<T> {
-        Some(work(&self.namespaces.get(namespace)?.read().expect("no panic while held")))
+        Some(work(&self.namespaces.get(namespace)?.read().expect("no thread panics while it holds this lock")))
     }
 
     fn write<T>(&self, namespace: &str, work: impl FnOnce(&mut NamespaceIndex) -> T) -> Option<T> {
-        Some(work(&mut self.namespaces.get(namespace)?.write().expect("no panic while held")))
+        Some(work(&mut self.namespaces.get(namespace)?.write().expect("no thread panics while it holds this lock")))
     }
 }

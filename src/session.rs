@@ -117,12 +117,12 @@ impl Session {
 
     /// The client's current user. A refreshed token can replace it.
     pub fn user(&self) -> Arc<User> {
-        self.user.lock().expect("no panic while held").clone()
+        self.user.lock().expect("no thread panics while it holds this lock").clone()
     }
 
     /// Replaces the user after a token was refreshed.
     pub fn set_user(&self, user: Arc<User>) {
-        *self.user.lock().expect("no panic while held") = user;
+        *self.user.lock().expect("no thread panics while it holds this lock") = user;
     }
 
     /// Facts about the client's connection.
@@ -237,7 +237,7 @@ impl Session {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut SessionState) -> T) -> T {
-        work(&mut self.state.lock().expect("no panic while held"))
+        work(&mut self.state.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

@@ -99,7 +99,7 @@ impl KeySetFetcher {
 
     /// Requests an extra fetch, unless one was requested within [`MIN_EXTRA_INTERVAL`].
     pub(super) fn ask_for_refresh(&self) {
-        let mut next = self.extra.next.lock().expect("no panic while held");
+        let mut next = self.extra.next.lock().expect("no thread panics while it holds this lock");
         let now = Instant::now();
         if next.is_none_or(|next| now >= next) {
             *next = Some(now + MIN_EXTRA_INTERVAL);

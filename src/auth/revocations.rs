@@ -91,17 +91,17 @@ impl Revocations {
     /// All revocations that have not expired.
     pub fn all(&self) -> Vec<(Subject, Revocation)> {
         let now = SystemTime::now();
-        let entries = self.entries.read().expect("no panic while held");
+        let entries = self.entries.read().expect("no thread panics while it holds this lock");
         entries.iter().filter(|(_, it)| !it.has_ended(now)).map(|(subject, it)| (subject.clone(), *it)).collect()
     }
 
     fn find(&self, subject: &Subject) -> Option<Revocation> {
-        let found = self.entries.read().expect("no panic while held").get(subject).copied();
+        let found = self.entries.read().expect("no thread panics while it holds this lock").get(subject).copied();
         found.filter(|revocation| !revocation.has_ended(SystemTime::now()))
     }
 
     fn change<T>(&self, work: impl FnOnce(&mut HashMap<Subject, Revocation>) -> T) -> T {
-        let mut entries = self.entries.write().expect("no panic while held");
+        let mut entries = self.entries.write().expect("no thread panics while it holds this lock");
         let done = work(&mut entries);
         self.count.store(entries.len(), Ordering::Release);
         let count = i64::try_from(entries.len()).unwrap_or(i64::MAX);

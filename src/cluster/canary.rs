@@ -55,7 +55,7 @@ impl Canaries {
 
     /// Forgets a node that has announced that it leaves, and removes its metrics.
     pub(super) fn forget(&self, node: &str) {
-        self.canaries.lock().expect("no panic while held").nodes.remove(node);
+        self.canaries.lock().expect("no thread panics while it holds this lock").nodes.remove(node);
         self.forget_metrics(node);
     }
 
@@ -80,7 +80,8 @@ impl Canaries {
 
     fn note(&self, frame: &Frame, now: Instant) {
         let Ok(number) = <[u8; 8]>::try_from(&*frame.body).map(u64::from_be_bytes) else { return };
-        let noted = self.canaries.lock().expect("no panic while held").note(&frame.origin, number, now);
+        let noted =
+            self.canaries.lock().expect("no thread panics while it holds this lock").note(&frame.origin, number, now);
         let from = &*frame.origin.node;
         if noted.received {
             self.metrics.canaries_received_total.with_label_values(&[from]).inc();
@@ -92,7 +93,7 @@ impl Canaries {
     }
 
     fn find_lost(&self, now: Instant) {
-        let (lost, forgotten) = self.canaries.lock().expect("no panic while held").find_lost(now);
+        let (lost, forgotten) = self.canaries.lock().expect("no thread panics while it holds this lock").find_lost(now);
         for (node, lost) in lost {
             self.metrics.canaries_lost_total.with_label_values(&[&*node]).inc_by(lost);
         }

@@ -123,7 +123,7 @@ impl Conflicts {
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, ConflictTable> {
-        self.table.lock().expect("no panic while held")
+        self.table.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -64,11 +64,14 @@ impl EmitterLease {
     }
 
     fn held(&self) -> Option<GrantedLease> {
-        self.lease.lock().expect("no panic while held").filter(|lease| Instant::now() < lease.until)
+        self.lease
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .filter(|lease| Instant::now() < lease.until)
     }
 
     fn set(&self, lease: Option<GrantedLease>) {
-        *self.lease.lock().expect("no panic while held") = lease;
+        *self.lease.lock().expect("no thread panics while it holds this lock") = lease;
     }
 
     /// Asks Redis to grant or renew the lease. If Redis answers that another node has the lease, this node loses the

@@ -88,7 +88,7 @@ impl ClusterMembers {
     pub(super) fn note(&self, node: &Arc<str>, hello: Heartbeat, now: Instant) -> bool {
         let member = NodeTotals { node: node.to_string(), connections: hello.connections, rooms: hello.rooms };
         let other = OtherNode { member, listens: hello.listens, standing: hello.standing, heard: now };
-        let mut others = self.others.lock().expect("no panic while held");
+        let mut others = self.others.lock().expect("no thread panics while it holds this lock");
         if others.len() >= MAX_MEMBERS && !others.contains_key(node) {
             return false;
         }
@@ -96,7 +96,7 @@ impl ClusterMembers {
     }
 
     pub(super) fn forget(&self, node: &str) -> bool {
-        self.others.lock().expect("no panic while held").remove(node).is_some()
+        self.others.lock().expect("no thread panics while it holds this lock").remove(node).is_some()
     }
 
     /// Forgets nodes whose last heartbeat is older than [`SILENCE`], and returns the forgotten nodes. Forgets no node
@@ -105,7 +105,7 @@ impl ClusterMembers {
         if hearing_since.elapsed().unwrap_or_default() < SILENCE {
             return Vec::new();
         }
-        let mut others = self.others.lock().expect("no panic while held");
+        let mut others = self.others.lock().expect("no thread panics while it holds this lock");
         let silent = |other: &OtherNode| now.saturating_duration_since(other.heard) >= SILENCE;
         let gone: Vec<_> = others.iter().filter(|(_, other)| silent(other)).map(|(node, _)| node.clone()).collect();
         gone.iter().for_each(|node| drop(others.remove(node)));
@@ -115,7 +115,7 @@ impl ClusterMembers {
     /// How many other nodes listen to each channel.
     pub(super) fn listeners(&self) -> HashMap<Arc<str>, usize> {
         let mut listeners = HashMap::new();
-        for other in self.others.lock().expect("no panic while held").values() {
+        for other in self.others.lock().expect("no thread panics while it holds this lock").values() {
             for channel in &other.listens {
                 *listeners.entry(channel.clone()).or_default() += 1;
             }
@@ -125,11 +125,16 @@ impl ClusterMembers {
 
     /// The standings in the last heartbeats of the other nodes.
     pub(super) fn drain_reports(&self) -> Vec<DrainReport> {
-        self.others.lock().expect("no panic while held").values().map(|other| other.standing).collect()
+        self.others
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .values()
+            .map(|other| other.standing)
+            .collect()
     }
 
     pub(super) fn view(&self, own: NodeTotals) -> ClusterView {
-        let others = self.others.lock().expect("no panic while held");
+        let others = self.others.lock().expect("no thread panics while it holds this lock");
         let mut nodes: Vec<_> = others.values().map(|other| other.member.clone()).collect();
         drop(others);
         nodes.sort_by(|a, b| a.node.cmp(&b.node));

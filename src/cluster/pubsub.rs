@@ -147,7 +147,7 @@ impl PubSub {
         frame: impl FnOnce(&FrameSender, u64, B) -> Bytes,
     ) -> Result<Receipt, RemoteFailure> {
         let body = self.redis.can_publish().then(body);
-        let mut outgoing = self.outgoing.lock().expect("no panic while held");
+        let mut outgoing = self.outgoing.lock().expect("no thread panics while it holds this lock");
         // An event that is not sent gets a number too, because the other nodes miss the event and must count it as
         // missing.
         let number = outgoing.numbers.next(channel, Instant::now());
@@ -196,7 +196,7 @@ impl PubSub {
         if !self.redis.can_publish() {
             return Err(RemoteFailure::Away);
         }
-        self.outgoing.lock().expect("no panic while held").send(kind, channel, bytes, false)
+        self.outgoing.lock().expect("no thread panics while it holds this lock").send(kind, channel, bytes, false)
     }
 
     /// Subscribes to the messages of other nodes on a channel; the messages arrive in order. At most `buffer` messages
@@ -205,8 +205,8 @@ impl PubSub {
     pub fn subscribe(&self, channel: &Arc<str>, buffer: usize) -> mpsc::Receiver<Incoming> {
         let (inbox, incoming) =
             SubscriptionQueue::new(buffer, self.reader(), self.received.clone(), self.metrics.clone());
-        self.incoming.lock().expect("no panic while held").push(inbox.queue());
-        self.gaps.lock().expect("no panic while held").listen(channel);
+        self.incoming.lock().expect("no thread panics while it holds this lock").push(inbox.queue());
+        self.gaps.lock().expect("no thread panics while it holds this lock").listen(channel);
         self.redis.subscriber().subscribe(channel.clone(), move |message| inbox.take(&message));
         incoming
     }
@@ -225,23 +225,23 @@ impl PubSub {
     /// How many messages wait to be written to Redis, and how many received messages wait to be handled.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let depth = |queue: &mpsc::Sender<Incoming>| queue.max_capacity() - queue.capacity();
-        let outgoing = self.outgoing.lock().expect("no panic while held");
+        let outgoing = self.outgoing.lock().expect("no thread panics while it holds this lock");
         let towards = outgoing.queue.max_capacity() - outgoing.queue.capacity();
         drop(outgoing);
-        let mut incoming = self.incoming.lock().expect("no panic while held");
+        let mut incoming = self.incoming.lock().expect("no thread panics while it holds this lock");
         incoming.retain(|queue| queue.strong_count() > 0);
         (towards, incoming.iter().filter_map(mpsc::WeakSender::upgrade).map(|queue| depth(&queue)).sum())
     }
 
     /// The channels for frames that this node listens to for as long as it runs.
     pub(super) fn listens(&self) -> Vec<Arc<str>> {
-        self.gaps.lock().expect("no panic while held").listens()
+        self.gaps.lock().expect("no thread panics while it holds this lock").listens()
     }
 
     /// Sets how many nodes are known to listen to each channel. A publish that fewer connections receive counts as
     /// failed.
     pub(super) fn expect_listeners(&self, listeners: HashMap<Arc<str>, usize>) {
-        *self.listeners.write().expect("no panic while held") = listeners;
+        *self.listeners.write().expect("no thread panics while it holds this lock") = listeners;
     }
 
     /// The newest message number on each channel that every node listens to (0 before the first message), and on
@@ -251,7 +251,7 @@ impl PubSub {
     /// The second value is how many runs of numbers this node has begun (see the module `numbers`).
     pub(super) fn heads(&self) -> (HashMap<Arc<str>, u64>, u32) {
         let listens = self.listens();
-        let mut outgoing = self.outgoing.lock().expect("no panic while held");
+        let mut outgoing = self.outgoing.lock().expect("no thread panics while it holds this lock");
         let mut heads = outgoing.numbers.heads(MAX_HEADS, Instant::now());
         heads.extend(listens.into_iter().map(|channel| {
             let head = outgoing.numbers.head(&channel);
@@ -264,7 +264,7 @@ impl PubSub {
     /// missing messages.
     pub(super) fn note_heads(&self, hello: &Frame, heads: &HashMap<Arc<str>, u64>, runs: u32) {
         let (origin, sent) = (&hello.origin, sent(hello));
-        let mut gaps = self.gaps.lock().expect("no panic while held");
+        let mut gaps = self.gaps.lock().expect("no thread panics while it holds this lock");
         for (channel, head) in heads {
             let missing = gaps.note_head(origin, channel, *head, sent);
             count_missed(&self.metrics, self.redis.subscriber().losses(), missing);
@@ -330,7 +330,7 @@ impl FrameReceiver {
             }
         };
         if frame.number > 0 {
-            let mut gaps = self.gaps.lock().expect("no panic while held");
+            let mut gaps = self.gaps.lock().expect("no thread panics while it holds this lock");
             let came = gaps.note(&frame.origin, channel, frame.number, sent(&frame));
             drop(gaps);
             match came {
@@ -451,7 +451,7 @@ impl FrameSenderTask {
     }
 
     async fn all_listen(&self) -> bool {
-        let expected = self.listeners.read().expect("no panic while held").clone();
+        let expected = self.listeners.read().expect("no thread panics while it holds this lock").clone();
         for (channel, expected) in expected {
             if subscribers(&self.redis, &channel).await.is_ok_and(|count| count < expected as u64) {
                 return false;
@@ -461,7 +461,7 @@ impl FrameSenderTask {
     }
 
     fn expected(&self, channel: &str) -> usize {
-        self.listeners.read().expect("no panic while held").get(channel).copied().unwrap_or(0)
+        self.listeners.read().expect("no thread panics while it holds this lock").get(channel).copied().unwrap_or(0)
     }
 }
 

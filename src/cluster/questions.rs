@@ -108,7 +108,7 @@ impl OpenQuestions {
     /// Whether this node may request the heartbeats of all nodes now. Every node answers this request, so questions
     /// that are asked within [`WHO_PAUSE`] share one request.
     fn may_ask_who(&self) -> bool {
-        let mut asked = self.asked_who.lock().expect("no panic while held");
+        let mut asked = self.asked_who.lock().expect("no thread panics while it holds this lock");
         let now = Instant::now();
         let may = asked.is_none_or(|at| now >= at + WHO_PAUSE);
         if may {
@@ -126,7 +126,7 @@ impl ClusterActions {
             TOLD,
             move |node, tell: AnswerMessage| {
                 // Every node receives the answer. Only the node that asked has an entry for the question.
-                let waiting = told.questions.waiting.lock().expect("no panic while held");
+                let waiting = told.questions.waiting.lock().expect("no thread panics while it holds this lock");
                 if let Some(asker) = waiting.get(&tell.id) {
                     // If an answer does not fit into the queue, the asking node reports the node that answered as
                     // missing.
@@ -281,14 +281,14 @@ struct QuestionGuard<'a> {
 
 impl<'a> QuestionGuard<'a> {
     fn new(questions: &'a OpenQuestions, id: &'a str, asker: AnswerSender) -> Self {
-        questions.waiting.lock().expect("no panic while held").insert(id.to_owned(), asker);
+        questions.waiting.lock().expect("no thread panics while it holds this lock").insert(id.to_owned(), asker);
         Self { questions, id }
     }
 }
 
 impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
-        self.questions.waiting.lock().expect("no panic while held").remove(self.id);
+        self.questions.waiting.lock().expect("no thread panics while it holds this lock").remove(self.id);
     }
 }
 

@@ -359,7 +359,7 @@ impl ClusterRevoker {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut RevocationState) -> T) -> T {
-        work(&mut self.state.lock().expect("no panic while held"))
+        work(&mut self.state.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

@@ -101,7 +101,7 @@ impl SlowestConnections {
         let (asked, told) = (self.clone(), self.clone());
         handlers.on(ASK, move |_, ask: SlowestQuestion| asked.answer(ask)).on(TELL, move |node, tell: SlowestAnswer| {
             // Every node receives the answer. Only the node that asked has an entry for the question.
-            if let Some(asker) = told.waiting.lock().expect("no panic while held").get(&tell.id) {
+            if let Some(asker) = told.waiting.lock().expect("no thread panics while it holds this lock").get(&tell.id) {
                 // A node whose answer does not fit into the queue counts as missing.
                 asker.offer(tell.size_bytes(), || (node.into(), tell));
             }
@@ -185,14 +185,14 @@ struct SlowestGuard<'a> {
 impl<'a> SlowestGuard<'a> {
     fn new(survey: &'a SlowestConnections, asker: SlowestSender) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
-        survey.waiting.lock().expect("no panic while held").insert(id.clone(), asker);
+        survey.waiting.lock().expect("no thread panics while it holds this lock").insert(id.clone(), asker);
         Self { survey, id }
     }
 }
 
 impl Drop for SlowestGuard<'_> {
     fn drop(&mut self) {
-        self.survey.waiting.lock().expect("no panic while held").remove(&self.id);
+        self.survey.waiting.lock().expect("no thread panics while it holds this lock").remove(&self.id);
     }
 }
 

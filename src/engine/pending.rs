@@ -121,7 +121,7 @@ impl PendingConnections {
     }
 
     fn pending(&self) -> MutexGuard<'_, PendingTable> {
-        self.pending.lock().expect("no panic while held")
+        self.pending.lock().expect("no thread panics while it holds this lock")
     }
 }
 

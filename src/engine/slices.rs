@@ -118,7 +118,7 @@ impl DeliveryQueue {
 
     fn put(self: &Arc<Self>, outgoing: &Outgoing, how: DeliveryMode, clients: usize) -> DeliveryProgress {
         let bytes = outgoing.event.size_bytes();
-        let mut queue = self.queue.lock().expect("no panic while held");
+        let mut queue = self.queue.lock().expect("no thread panics while it holds this lock");
         let is_full = queue.bytes + bytes > MAX_WAITING_BYTES && !queue.jobs.is_empty();
         if is_full || queue.jobs.len() >= MAX_WAITING {
             return DeliveryProgress::Now(DeliveryCounts::refused(clients));
@@ -134,7 +134,7 @@ impl DeliveryQueue {
     }
 
     fn next(&self) -> Option<DeliveryJob> {
-        let mut queue = self.queue.lock().expect("no panic while held");
+        let mut queue = self.queue.lock().expect("no thread panics while it holds this lock");
         let next = queue.jobs.pop_front();
         self.length.set(gauge(queue.jobs.len()));
         match &next {

@@ -74,7 +74,7 @@ impl<G: Gate> SessionSlot<G> {
 
     fn receive(&self, heard: ReceivedEvent) -> Result<(), InvalidEvent> {
         let session = {
-            let mut state = self.state.lock().expect("no panic while held");
+            let mut state = self.state.lock().expect("no thread panics while it holds this lock");
             match &mut *state {
                 SlotState::Waiting(early) | SlotState::Draining(early) if early.len() >= MAX_EARLY => {
                     return Err(InvalidEvent::TooEarly);
@@ -107,11 +107,12 @@ impl<G: Gate> SessionSlot<G> {
     /// Opens the session, unless the client has already disconnected. `make` returns `None` if the client is refused
     /// after all.
     pub(super) fn open(&self, make: impl FnOnce() -> Option<Arc<G::Client>>) {
-        if matches!(*self.state.lock().expect("no panic while held"), SlotState::Ended(..)) {
+        if matches!(*self.state.lock().expect("no thread panics while it holds this lock"), SlotState::Ended(..)) {
             return;
         }
         let Some(session) = make() else {
-            *self.state.lock().expect("no panic while held") = SlotState::Ended("refused", EarlyEvents::new());
+            *self.state.lock().expect("no thread panics while it holds this lock") =
+                SlotState::Ended("refused", EarlyEvents::new());
             return;
         };
         while let Some(heard) = self.next_early(&session) {
@@ -124,7 +125,7 @@ impl<G: Gate> SessionSlot<G> {
     /// Returns the next event that came before the session was open. When no such event is left, the session becomes
     /// open, or its end is reported, and `None` is returned.
     fn next_early(&self, session: &Arc<G::Client>) -> Option<ReceivedEvent> {
-        let mut state = self.state.lock().expect("no panic while held");
+        let mut state = self.state.lock().expect("no thread panics while it holds this lock");
         if let SlotState::Waiting(early) = &mut *state {
             *state = SlotState::Draining(std::mem::take(early));
         }
@@ -152,7 +153,7 @@ impl<G: Gate> SessionSlot<G> {
     /// Notes that the client has disconnected.
     pub(super) fn end(&self, reason: &'static str) {
         let open = {
-            let mut state = self.state.lock().expect("no panic while held");
+            let mut state = self.state.lock().expect("no thread panics while it holds this lock");
             let (early, open) = match &mut *state {
                 SlotState::Waiting(early) | SlotState::Draining(early) => (std::mem::take(early), None),
                 SlotState::Open(session) => (EarlyEvents::new(), Some(session.clone())),

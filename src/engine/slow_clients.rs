@@ -46,13 +46,13 @@ impl SlowClients {
     /// Remembers sessions for which events are kept, until their write queues have space.
     pub(super) fn note(&self, sessions: Vec<Weak<Session>>) {
         if !sessions.is_empty() {
-            self.laggards.lock().expect("no panic while held").extend(sessions);
+            self.laggards.lock().expect("no thread panics while it holds this lock").extend(sessions);
         }
     }
 
     /// Sends the events that are kept, as far as the write queues have space.
     fn release(&self) {
-        let waiting = std::mem::take(&mut *self.laggards.lock().expect("no panic while held"));
+        let waiting = std::mem::take(&mut *self.laggards.lock().expect("no thread panics while it holds this lock"));
         let still = |session: &Weak<Session>| session.upgrade().is_some_and(|session| session.release_slow());
         self.note(waiting.into_iter().filter(still).collect());
     }

@@ -42,7 +42,7 @@ impl Bodies {
 
     /// Marks that a session's body is being read. `None` if another body of the session is already being read.
     pub(super) fn post<'a>(&'a self, sid: &'a str) -> Option<ReadingGuard<'a>> {
-        let new = self.posting.lock().expect("no panic while held").insert(sid.into());
+        let new = self.posting.lock().expect("no thread panics while it holds this lock").insert(sid.into());
         new.then_some(ReadingGuard(self, sid))
     }
 
@@ -71,7 +71,7 @@ impl Bodies {
 
 impl Drop for ReadingGuard<'_> {
     fn drop(&mut self) {
-        self.0.posting.lock().expect("no panic while held").remove(self.1);
+        self.0.posting.lock().expect("no thread panics while it holds this lock").remove(self.1);
     }
 }
 

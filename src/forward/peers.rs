@@ -75,7 +75,7 @@ impl Peers {
     /// Records a node's announcement in its heartbeat.
     pub fn note(&self, node: &Arc<str>, announced: Option<Announced>, now: Instant) {
         let Some(announced) = announced.filter(|announced| is_plain(&announced.address)) else { return };
-        let mut others = self.others.lock().expect("no panic while held");
+        let mut others = self.others.lock().expect("no thread panics while it holds this lock");
         if let Some(known) = others.get_mut(&announced.key)
             && known.peer.address == announced.address
         {
@@ -95,12 +95,12 @@ impl Peers {
 
     /// Forgets a node that has announced that it leaves.
     pub fn forget(&self, node: &str) {
-        self.others.lock().expect("no panic while held").retain(|_, known| &*known.node != node);
+        self.others.lock().expect("no thread panics while it holds this lock").retain(|_, known| &*known.node != node);
     }
 
     /// The node that a session id names. `None` if the node is unknown, or if its last heartbeat is older than `KEEP`.
     pub fn find(&self, key: NodeKey, now: Instant) -> Option<Arc<Peer>> {
-        let others = self.others.lock().expect("no panic while held");
+        let others = self.others.lock().expect("no thread panics while it holds this lock");
         let known = others.get(&key).filter(|known| now.saturating_duration_since(known.heard) < KEEP)?;
         Some(known.peer.clone())
     }

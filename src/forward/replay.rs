@@ -39,7 +39,7 @@ impl SeenRequests {
     /// Records a number. Returns false if the number has arrived before, if it is [`WINDOW`] or more behind the
     /// sender's newest number, or if [`MAX_SENDERS`] other senders are remembered.
     pub(super) fn is_new(&self, from: NodeKey, number: u64, now: Instant) -> bool {
-        let mut senders = self.0.lock().expect("no panic while held");
+        let mut senders = self.0.lock().expect("no thread panics while it holds this lock");
         if let Some(sender) = senders.get_mut(&from) {
             sender.heard = now;
             return sender.numbers.note(number);

@@ -72,7 +72,7 @@ impl Tunnels {
     }
 
     fn lock(&self) -> MutexGuard<'_, OpenTunnel> {
-        self.0.lock().expect("no panic while held")
+        self.0.lock().expect("no thread panics while it holds this lock")
     }
 }
 

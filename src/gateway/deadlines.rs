@@ -54,7 +54,7 @@ impl TokenDeadlines {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<DeadlineKey, (Weak<GatewayClient>, TokenAction)>) -> T) -> T {
-        work(&mut self.0.lock().expect("no panic while held"))
+        work(&mut self.0.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

@@ -123,7 +123,7 @@ impl ClientQueue {
         F: Fn(QueueItem, FutureBox) -> Work + Send + 'static,
     {
         {
-            let mut state = self.state.lock().expect("no panic while held");
+            let mut state = self.state.lock().expect("no thread panics while it holds this lock");
             if state.busy {
                 return state.wait(item, bounds);
             }
@@ -151,7 +151,7 @@ impl ClientQueue {
 
     /// Removes and returns the next waiting item. If there is no waiting item, the lane becomes idle.
     fn next(&self) -> Option<QueueItem> {
-        let mut state = self.state.lock().expect("no panic while held");
+        let mut state = self.state.lock().expect("no thread panics while it holds this lock");
         let Some((next, _share)) = state.waiting.pop_front() else {
             state.busy = false;
             return None;

@@ -101,7 +101,7 @@ impl Holes {
     }
 
     fn open(&self) -> std::sync::MutexGuard<'_, OpenHole> {
-        self.open.lock().expect("no panic while held")
+        self.open.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -66,7 +66,7 @@ impl MemoryHistory {
     }
 
     fn with<T>(&self, now: Instant, work: impl FnOnce(&mut HistoryTable) -> T) -> T {
-        let mut table = self.table.lock().expect("no panic while held");
+        let mut table = self.table.lock().expect("no thread panics while it holds this lock");
         table.expire(now);
         work(&mut table)
     }

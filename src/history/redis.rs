@@ -255,11 +255,11 @@ struct RedisClock(Mutex<Option<(Duration, Instant)>>);
 
 impl RedisClock {
     fn set(&self, now: Duration) {
-        *self.0.lock().expect("no panic while held") = Some((now, Instant::now()));
+        *self.0.lock().expect("no thread panics while it holds this lock") = Some((now, Instant::now()));
     }
 
     fn now(&self) -> Option<Duration> {
-        self.0.lock().expect("no panic while held").map(|(said, at)| said + at.elapsed())
+        self.0.lock().expect("no thread panics while it holds this lock").map(|(said, at)| said + at.elapsed())
     }
 }
 

@@ -34,7 +34,7 @@ impl Unrecorded {
 
     pub(super) fn note(&self, namespace: &Arc<str>, life: Duration) {
         let tell = {
-            let mut all = self.noted.lock().expect("no panic while held");
+            let mut all = self.noted.lock().expect("no thread panics while it holds this lock");
             let until = Instant::now() + life;
             let noted = all.entry(namespace.clone()).or_insert(UnrecordedNamespace { until, being_told: false });
             noted.until = until;
@@ -47,7 +47,13 @@ impl Unrecorded {
 
     pub(super) async fn is_noted(&self, namespace: &str) -> Result<bool, HistoryError> {
         let now = Instant::now();
-        if self.noted.lock().expect("no panic while held").get(namespace).is_some_and(|noted| noted.until > now) {
+        if self
+            .noted
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .get(namespace)
+            .is_some_and(|noted| noted.until > now)
+        {
             return Ok(true);
         }
         let redis = &self.redis;
@@ -70,7 +76,7 @@ async fn tell_others(
 ) {
     while !redis.is_closed() {
         if redis.is_up() {
-            if let Some(noted) = noted.lock().expect("no panic while held").get_mut(&namespace) {
+            if let Some(noted) = noted.lock().expect("no thread panics while it holds this lock").get_mut(&namespace) {
                 noted.being_told = false;
             }
             let command = CustomCommand::new_static("SET", ClusterHash::FirstKey, false);

@@ -109,7 +109,7 @@ impl Breaker {
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerState> {
-        self.state.lock().expect("no panic while held")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -55,7 +55,7 @@ impl<K: Hash + Eq, V: Clone> DecisionCache<K, V> {
     }
 
     fn lock(&self) -> MutexGuard<'_, IndexMap<K, CachedDecision<V>>> {
-        self.entries.lock().expect("no panic while held")
+        self.entries.lock().expect("no thread panics while it holds this lock")
     }
 }
 

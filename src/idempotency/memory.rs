@@ -48,7 +48,7 @@ impl IdStore for MemoryIds {
 impl MemoryIds {
     fn with<T>(&self, work: impl FnOnce(&mut IdTable, Instant) -> T) -> T {
         let now = Instant::now();
-        let mut table = self.table.lock().expect("no panic while held");
+        let mut table = self.table.lock().expect("no thread panics while it holds this lock");
         table.expire(now);
         work(&mut table, now)
     }

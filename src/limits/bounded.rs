@@ -141,7 +141,7 @@ impl StateStore for BucketStore {
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         let shard = &self.0.shards[index(self.0.hasher.hash_one(key.id), SHARDS)];
-        let mut shard = shard.lock().expect("no panic while held");
+        let mut shard = shard.lock().expect("no thread panics while it holds this lock");
         if let Some(at) = shard.get_mut(&key.id) {
             let (answer, next) = decide(Some(*at))?;
             *at = next;
@@ -161,7 +161,7 @@ impl StateStore for BucketStore {
 impl ShrinkableKeyedStateStore<LimitKey> for BucketStore {
     fn retain_recent(&self, drop_below: Nanos) {
         for shard in &self.0.shards {
-            let mut shard = shard.lock().expect("no panic while held");
+            let mut shard = shard.lock().expect("no thread panics while it holds this lock");
             let before = shard.len();
             shard.retain(|_, at| *at > drop_below);
             let (removed, all) = (before - shard.len(), self.0.len.load(Ordering::Relaxed));
@@ -173,7 +173,7 @@ impl ShrinkableKeyedStateStore<LimitKey> for BucketStore {
 
     fn shrink_to_fit(&self) {
         for shard in &self.0.shards {
-            let mut shard = shard.lock().expect("no panic while held");
+            let mut shard = shard.lock().expect("no thread panics while it holds this lock");
             // Keeps twice the space that is needed, so that a steady load does not allocate again and again.
             if shard.capacity() > shard.len() * 4 {
                 let keep = shard.len() * 2;

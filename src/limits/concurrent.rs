@@ -34,7 +34,7 @@ impl Concurrent {
         if self.most == 0 {
             return true;
         }
-        let mut shard = self.shard(key).lock().expect("no panic while held");
+        let mut shard = self.shard(key).lock().expect("no thread panics while it holds this lock");
         let count = shard.entry(key).or_insert(0);
         // A new entry has the count 0 and the limit is at least 1, so it always fits.
         let fits = *count < self.most;
@@ -47,7 +47,7 @@ impl Concurrent {
         if self.most == 0 {
             return;
         }
-        let mut shard = self.shard(key).lock().expect("no panic while held");
+        let mut shard = self.shard(key).lock().expect("no thread panics while it holds this lock");
         debug_assert!(shard.contains_key(&key), "a connection or socket that was not counted has ended");
         match shard.get_mut(&key) {
             Some(count) if *count > 1 => *count -= 1,
@@ -63,7 +63,7 @@ impl Concurrent {
 
     /// The number of keys with a count above zero.
     pub(super) fn tracked(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().expect("no panic while held").len()).sum()
+        self.shards.iter().map(|shard| shard.lock().expect("no thread panics while it holds this lock").len()).sum()
     }
 
     fn shard(&self, key: u64) -> &Mutex<HashMap<u64, u32>> {

@@ -159,7 +159,7 @@ impl SessionLimits {
     }
 
     fn check_event(&self, event: &Arc<ClientEvent>, rate: Rate) -> Result<(), Duration> {
-        let mut events = self.events.lock().expect("no panic while held");
+        let mut events = self.events.lock().expect("no thread panics while it holds this lock");
         if let Some((_, bucket)) = events.iter().find(|(known, _)| Arc::ptr_eq(known, event)) {
             return bucket.check();
         }

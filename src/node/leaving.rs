@@ -38,7 +38,7 @@ impl LocalClients for Connections {
     }
 
     fn close(&self, count: usize) -> usize {
-        let mut order = self.order.lock().expect("no panic while held");
+        let mut order = self.order.lock().expect("no thread panics while it holds this lock");
         if order.len() < count {
             // The new list includes the sessions that were opened since the last list was made.
             let unasked = self.hub.sessions().into_iter().filter(|session| !session.is_closing());

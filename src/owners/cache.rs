@@ -59,7 +59,7 @@ impl OwnerCache {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut CachedOwners) -> T) -> T {
-        work(&mut self.0.lock().expect("no panic while held"))
+        work(&mut self.0.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

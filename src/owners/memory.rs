@@ -42,7 +42,7 @@ impl OwnerStore for MemoryOwners {
 
 impl MemoryOwners {
     fn with<T>(&self, work: impl FnOnce(&mut OwnerTable) -> T) -> T {
-        work(&mut self.0.lock().expect("no panic while held"))
+        work(&mut self.0.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

@@ -81,7 +81,7 @@ impl LocalRosters {
     /// Notes that a session has joined a room. Returns when the member joined if this is the member's first socket.
     pub(super) fn joined(&self, session: &Session, room: &RoomName, each: MemberUnit) -> Option<u64> {
         let now = unix_millis(session.joined_at(room).unwrap_or_else(SystemTime::now));
-        let mut rooms = self.0.lock().expect("no panic while held");
+        let mut rooms = self.0.lock().expect("no thread panics while it holds this lock");
         let roster = rooms.entry((session.namespace().clone(), room.clone())).or_default();
         let key = MemberKey::of(session, each);
         if let Some(member) = roster.members.get_mut(&key) {
@@ -98,7 +98,7 @@ impl LocalRosters {
 
     /// Notes that a session has left a room. Returns when the member had joined if this was the member's last socket.
     pub(super) fn left(&self, session: &Session, room: &RoomName, each: MemberUnit) -> Option<u64> {
-        let mut rooms = self.0.lock().expect("no panic while held");
+        let mut rooms = self.0.lock().expect("no thread panics while it holds this lock");
         let place = (session.namespace().clone(), room.clone());
         let roster = rooms.get_mut(&place)?;
         let key = MemberKey::of(session, each);
@@ -117,7 +117,7 @@ impl LocalRosters {
 
     /// The number of members of a room, and the first `most` of them.
     pub(super) fn list(&self, namespace: &str, room: &str, most: usize) -> (u64, Vec<ListedMember>) {
-        let rooms = self.0.lock().expect("no panic while held");
+        let rooms = self.0.lock().expect("no thread panics while it holds this lock");
         let Some(roster) = rooms.get(&(namespace.into(), room.into())) else { return (0, Vec::new()) };
         let members = roster.order.values().take(most).filter_map(|key| {
             let &LocalMember { joined_at_ms, ref sockets, .. } = roster.members.get(key)?;

@@ -52,7 +52,7 @@ impl LocalUsers {
 
     /// Counts a socket of the user that has connected.
     pub(super) fn connected(&self, namespace: &Arc<str>, user_id: &str) {
-        let mut all = self.namespaces.lock().expect("no panic while held");
+        let mut all = self.namespaces.lock().expect("no thread panics while it holds this lock");
         let users = all.entry(namespace.clone()).or_default();
         let back = users.absent.shift_remove(user_id).map(|(status, _)| Box::new(status));
         let user = users.present.entry(user_id.into()).or_default();
@@ -128,7 +128,7 @@ impl LocalUsers {
     }
 
     fn with<T>(&self, namespace: &str, work: impl FnOnce(&mut NamespaceUsers) -> T) -> T {
-        let mut all = self.namespaces.lock().expect("no panic while held");
+        let mut all = self.namespaces.lock().expect("no thread panics while it holds this lock");
         work(all.get_mut(namespace).unwrap_or(&mut NamespaceUsers::default()))
     }
 }

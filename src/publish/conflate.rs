@@ -83,7 +83,8 @@ impl Publisher {
     /// Sends all events that this node's throttles hold, before they are due. Called when the node leaves, because only
     /// this node has the timers of these events.
     pub async fn say_held(self: &Arc<Self>) {
-        let keys: Vec<ThrottleKey> = self.timers.lock().expect("no panic while held").iter().cloned().collect();
+        let keys: Vec<ThrottleKey> =
+            self.timers.lock().expect("no thread panics while it holds this lock").iter().cloned().collect();
         for key in keys {
             let closing = self.parts.throttles.close(&key.scope, std::slice::from_ref(&key.event)).await;
             for (value, number) in closing.held {
@@ -94,13 +95,13 @@ impl Publisher {
 
     /// Starts the timer of a key, unless it is running. The timer ends when no event is held for the key.
     pub(super) fn schedule(self: &Arc<Self>, key: ThrottleKey, every: Duration, wait: Duration) {
-        if !self.timers.lock().expect("no panic while held").insert(key.clone()) {
+        if !self.timers.lock().expect("no thread panics while it holds this lock").insert(key.clone()) {
             return;
         }
         let publisher = self.clone();
         tokio::spawn(async move {
             publisher.release(&key, every, wait).await;
-            publisher.timers.lock().expect("no panic while held").remove(&key);
+            publisher.timers.lock().expect("no thread panics while it holds this lock").remove(&key);
             // An event that was stored after the timer's last question and before the timer was removed has started no
             // timer. So ask once more.
             publisher.release(&key, every, Duration::ZERO).await;

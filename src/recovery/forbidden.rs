@@ -49,7 +49,7 @@ impl Forbidden {
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
-        self.sessions.lock().expect("no panic while held")
+        self.sessions.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -55,7 +55,7 @@ impl SessionStore for MemorySessionStore {
             return Ok(());
         }
         let now = Instant::now();
-        let mut table = self.table.lock().expect("no panic while held");
+        let mut table = self.table.lock().expect("no thread panics while it holds this lock");
         let until = now + ended.window;
         table.order.push_back((ended.key.clone(), until));
         table.sessions.insert(ended.key, SessionEntry { digest: ended.digest, kept: ended.state, until });
@@ -72,7 +72,7 @@ impl SessionStore for MemorySessionStore {
         digest: &str,
     ) -> Result<StoredSession, RecoveryFailure> {
         let now = Instant::now();
-        let mut table = self.table.lock().expect("no panic while held");
+        let mut table = self.table.lock().expect("no thread panics while it holds this lock");
         table.prune(now, self.most);
         let entry = table.sessions.get(key).ok_or(RecoveryFailure::Unknown)?;
         if entry.until <= now {

@@ -227,7 +227,11 @@ impl RedisState {
         if health.is_good() {
             self.known().worked = true;
         }
-        self.report.lock().expect("no panic while held").note(health, &self.metrics, Instant::now());
+        self.report.lock().expect("no thread panics while it holds this lock").note(
+            health,
+            &self.metrics,
+            Instant::now(),
+        );
     }
 
     /// Records that Redis has answered the publish of a message from this node to itself.
@@ -267,7 +271,7 @@ impl RedisState {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, KnownHealth> {
-        self.known.lock().expect("no panic while held")
+        self.known.lock().expect("no thread panics while it holds this lock")
     }
 
     fn turn(&self, known: &mut KnownHealth, heard: bool) {

@@ -99,20 +99,21 @@ impl Subscriber {
 
     /// Ends the subscription of this kind to the channel.
     pub fn unfollow(&self, kind: SubscriptionKind, channel: &str) {
-        self.shared.sinks(kind).write().expect("no panic while held").remove(channel);
-        self.shared.wanted.lock().expect("no panic while held").drop_channel(kind, channel);
+        self.shared.sinks(kind).write().expect("no thread panics while it holds this lock").remove(channel);
+        self.shared.wanted.lock().expect("no thread panics while it holds this lock").drop_channel(kind, channel);
         self.shared.changed.notify_one();
     }
 
     /// Whether the channels of the node itself are subscribed on the present connection. The channels of rooms were
     /// subscribed before them.
     pub fn is_complete(&self) -> bool {
-        self.shared.client.is_connected() && self.shared.wanted.lock().expect("no panic while held").is_complete()
+        self.shared.client.is_connected()
+            && self.shared.wanted.lock().expect("no thread panics while it holds this lock").is_complete()
     }
 
     /// Whether Redis has confirmed or refused the subscription, or whether the subscription is no longer wanted.
     pub fn is_settled(&self, kind: SubscriptionKind, channel: &str) -> bool {
-        self.shared.wanted.lock().expect("no panic while held").is_settled(kind, channel)
+        self.shared.wanted.lock().expect("no thread panics while it holds this lock").is_settled(kind, channel)
     }
 
     /// Waits until [`Subscriber::is_settled`]. Returns at once while there is no connection, because no message can
@@ -152,9 +153,9 @@ impl Subscriber {
 
     pub(super) fn stop(&self) {
         for sinks in &self.shared.sinks {
-            sinks.write().expect("no panic while held").clear();
+            sinks.write().expect("no thread panics while it holds this lock").clear();
         }
-        *self.shared.wanted.lock().expect("no panic while held") = WantedChannels::default();
+        *self.shared.wanted.lock().expect("no thread panics while it holds this lock") = WantedChannels::default();
         self.shared.settled.notify_waiters();
     }
 }
@@ -167,14 +168,14 @@ impl SubscriberState {
     }
 
     fn want(&self, kind: SubscriptionKind, channel: Arc<str>, sink: Arc<dyn Sink>, rank: Rank) {
-        self.sinks(kind).write().expect("no panic while held").insert(channel.clone(), sink);
-        self.wanted.lock().expect("no panic while held").want(kind, channel, rank);
+        self.sinks(kind).write().expect("no thread panics while it holds this lock").insert(channel.clone(), sink);
+        self.wanted.lock().expect("no thread panics while it holds this lock").want(kind, channel, rank);
         self.changed.notify_one();
     }
 
     /// Records that a new connection has no subscriptions yet.
     fn forget_confirmations(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
-        self.wanted.lock().expect("no panic while held").forget_confirmations();
+        self.wanted.lock().expect("no thread panics while it holds this lock").forget_confirmations();
     }
 }

@@ -89,7 +89,7 @@ impl Session {
     }
 
     pub(super) fn with_held<T>(&self, work: impl FnOnce(&mut HeldEvents) -> T) -> T {
-        let mut guard = self.held.lock().expect("no panic while held");
+        let mut guard = self.held.lock().expect("no thread panics while it holds this lock");
         let held = guard.get_or_insert_default();
         let done = work(held);
         let idle = held.is_empty();

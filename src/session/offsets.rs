@@ -200,7 +200,7 @@ impl SessionOffsets {
     }
 
     fn state(&self) -> MutexGuard<'_, OffsetsState> {
-        self.state.lock().expect("no panic while held")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -52,7 +52,7 @@ impl Session {
     }
 
     pub(super) fn with_replays<T>(&self, work: impl FnOnce(&mut ReplayState) -> T) -> T {
-        let mut guard = self.replays.lock().expect("no panic while held");
+        let mut guard = self.replays.lock().expect("no thread panics while it holds this lock");
         let replays = guard.get_or_insert_default();
         let done = work(replays);
         let idle = replays.is_idle();

@@ -62,7 +62,7 @@ impl LogWriter {
             if left.is_zero() {
                 return false;
             }
-            buffer = self.0.changed.wait_timeout(buffer, left).expect("no panic while held").0;
+            buffer = self.0.changed.wait_timeout(buffer, left).expect("no thread panics while it holds this lock").0;
         }
         true
     }
@@ -130,14 +130,14 @@ impl Shared {
         bytes.shrink_to(KEPT_BYTES);
         let mut buffer = self.buffer();
         while buffer.waiting.is_empty() {
-            buffer = self.changed.wait(buffer).expect("no panic while held");
+            buffer = self.changed.wait(buffer).expect("no thread panics while it holds this lock");
         }
         std::mem::swap(&mut buffer.waiting, bytes);
         buffer.writing = bytes.len();
     }
 
     fn buffer(&self) -> MutexGuard<'_, Buffer> {
-        self.buffer.lock().expect("no panic while held")
+        self.buffer.lock().expect("no thread panics while it holds this lock")
     }
 }
 

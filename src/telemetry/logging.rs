@@ -133,7 +133,7 @@ impl Logging {
     /// Lowers the level of all targets by one step, but never below `error`.
     pub fn lower(&self) {
         // The record is logged before the change, because the new level may hide it.
-        let levels = self.levels.lock().expect("no panic while held").shifted(-1).1;
+        let levels = self.levels.lock().expect("no thread panics while it holds this lock").shifted(-1).1;
         tracing::warn!(%levels, "the log level is lowered");
         self.shift(-1);
     }
@@ -149,7 +149,7 @@ impl Logging {
     }
 
     fn shift(&self, by: isize) -> Targets {
-        let mut levels = self.levels.lock().expect("no panic while held");
+        let mut levels = self.levels.lock().expect("no thread panics while it holds this lock");
         let (raised, targets) = levels.shifted(by);
         levels.raised = raised;
         (self.reload)(targets.clone());

@@ -376,7 +376,7 @@ impl Metrics {
     /// Calls `measure` at every scrape, before the metrics are encoded, so that gauges have their current values.
     /// `measure` lives as long as the metrics: give it weak references.
     pub fn measure(&self, measure: impl Fn(&Self) + Send + Sync + 'static) {
-        self.measures.lock().expect("no panic while held").push(Box::new(measure));
+        self.measures.lock().expect("no thread panics while it holds this lock").push(Box::new(measure));
     }
 
     /// Encodes all metrics in Prometheus' text format.
@@ -385,7 +385,7 @@ impl Metrics {
     /// A metric cannot be encoded, which would be a bug of the node.
     pub fn encode(&self) -> Result<String, prometheus::Error> {
         // Held to the end, so that two scrapes at once do not add the same measurement twice.
-        let measures = self.measures.lock().expect("no panic while held");
+        let measures = self.measures.lock().expect("no thread panics while it holds this lock");
         measures.iter().for_each(|measure| measure(self));
         for kind in AuditEvent::ALL {
             let counter = self.audit_suppressed_total.with_label_values(&[kind.as_str()]);

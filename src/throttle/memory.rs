@@ -28,7 +28,7 @@ struct ThrottledRoom {
 impl ThrottleStore for MemoryThrottles {
     async fn offer(&self, key: &ThrottleKey, every: Duration, value: &[u8]) -> ThrottleDecision {
         let now = Instant::now();
-        let mut gates = self.gates.lock().expect("no panic while held");
+        let mut gates = self.gates.lock().expect("no thread panics while it holds this lock");
         if gates.len() >= MAX_THROTTLED && !gates.contains_key(key) {
             gates.retain(|_, gate| gate.held.is_some() || gate.open_at > now);
             if gates.len() >= MAX_THROTTLED {
@@ -49,7 +49,7 @@ impl ThrottleStore for MemoryThrottles {
 
     async fn due(&self, key: &ThrottleKey, every: Duration) -> DueEvent {
         let now = Instant::now();
-        let mut gates = self.gates.lock().expect("no panic while held");
+        let mut gates = self.gates.lock().expect("no thread panics while it holds this lock");
         let Some(gate) = gates.get_mut(key) else { return DueEvent::Nothing };
         if gate.open_at > now {
             return if gate.held.is_some() { DueEvent::Wait(gate.open_at - now) } else { DueEvent::Nothing };
@@ -67,7 +67,7 @@ impl ThrottleStore for MemoryThrottles {
     }
 
     async fn close(&self, scope: &Arc<str>, events: &[Arc<str>]) -> Closing {
-        let mut gates = self.gates.lock().expect("no panic while held");
+        let mut gates = self.gates.lock().expect("no thread panics while it holds this lock");
         let keys = events.iter().map(|event| ThrottleKey { scope: scope.clone(), event: event.clone() });
         let held: Vec<_> = keys.filter_map(|key| gates.remove(&key)?.held).map(|value| (value, self.next())).collect();
         Closing { held, number: self.next() }

@@ -78,7 +78,7 @@ impl Inbound {
                 subscriber.listen(SubscriptionKind::Plain, space.own_responses.clone(), space.intake.clone());
             }
         }
-        wire.pubsub.gaps().lock().expect("no panic while held").listen(&space.frames);
+        wire.pubsub.gaps().lock().expect("no thread panics while it holds this lock").listen(&space.frames);
         subscriber.listen(SubscriptionKind::Sharded, space.frames.clone(), space.intake.clone());
     }
 

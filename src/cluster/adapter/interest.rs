@@ -31,7 +31,7 @@ impl RoomObserver for ClusterAdapter {
     fn ended(&self, namespace: &Arc<str>, room: &RoomName) {
         for (kind, channel) in self.channels(namespace, room) {
             self.redis.subscriber().unfollow(kind, &channel);
-            self.pubsub.gaps().lock().expect("no panic while held").unfollow(&channel);
+            self.pubsub.gaps().lock().expect("no thread panics while it holds this lock").unfollow(&channel);
         }
     }
 

@@ -69,7 +69,7 @@ impl Sink for ReceiveQueue {
     /// been delivered, and were not counted.
     fn confirmed(&self, kind: SubscriptionKind, channel: &Arc<str>) {
         if kind != SubscriptionKind::Below {
-            self.gaps.lock().expect("no panic while held").follow(channel);
+            self.gaps.lock().expect("no thread panics while it holds this lock").follow(channel);
         }
     }
 }

@@ -97,7 +97,7 @@ impl ClusterAdapter {
 
     /// Takes a server's answer to a question of this node.
     pub(super) fn response(&self, body: &Bytes) {
-        if self.asking.open.lock().expect("no panic while held").is_empty() {
+        if self.asking.open.lock().expect("no thread panics while it holds this lock").is_empty() {
             return;
         }
         let (request_id, response) = match ServerResponse::read(body) {
@@ -105,7 +105,7 @@ impl ClusterAdapter {
             Ok(None) => return,
             Err(why) => return self.drop_foreign(why.as_str()),
         };
-        let asking = self.asking.open.lock().expect("no panic while held");
+        let asking = self.asking.open.lock().expect("no thread panics while it holds this lock");
         // Every server receives the answer. Only the server that asked has an entry for the question.
         if asking.get(&request_id).is_some_and(|asker| !asker.offer(body.len(), || response)) {
             self.drop_foreign("full");
@@ -165,13 +165,13 @@ async fn collect(
 impl<'a> ServerQuestionGuard<'a> {
     fn new(asking: &'a ServerQuestions, request_id: String) -> (Self, mpsc::Receiver<(ServerResponse, ReservedBytes)>) {
         let (asker, answers) = Metered::new(WAITING, asking.budget.clone());
-        asking.open.lock().expect("no panic while held").insert(request_id.clone(), asker);
+        asking.open.lock().expect("no thread panics while it holds this lock").insert(request_id.clone(), asker);
         (Self { asking, request_id }, answers)
     }
 }
 
 impl Drop for ServerQuestionGuard<'_> {
     fn drop(&mut self) {
-        self.asking.open.lock().expect("no panic while held").remove(&self.request_id);
+        self.asking.open.lock().expect("no thread panics while it holds this lock").remove(&self.request_id);
     }
 }

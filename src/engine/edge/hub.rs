@@ -134,7 +134,7 @@ impl Hub {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<u64, Weak<EngineSession>>> {
-        self.sessions.lock().expect("no panic while held")
+        self.sessions.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -81,7 +81,13 @@ impl EngineSession {
 
     /// The handshake that opened the session, together with the payload of the client's CONNECT.
     pub fn handshake(&self, auth: Option<serde_json::Value>, recoverable: bool) -> Handshake {
-        let opened = self.handshake.lock().expect("no panic while held").as_deref().cloned().unwrap_or_default();
+        let opened = self
+            .handshake
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .as_deref()
+            .cloned()
+            .unwrap_or_default();
         Handshake { auth, recoverable, ..opened }
     }
 
@@ -158,7 +164,7 @@ impl EngineSession {
         if self.over.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.handshake.lock().expect("no panic while held").take();
+        self.handshake.lock().expect("no thread panics while it holds this lock").take();
         self.hub.leave(self.number, self.peer.ip, self.is_closing());
         if let Some(naming) = self.named.get() {
             self.hub.sids().remove(&naming.sid);

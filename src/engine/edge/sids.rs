@@ -92,11 +92,11 @@ impl Sids {
     }
 
     fn open(&self) -> MutexGuard<'_, HashMap<Box<str>, Weak<EngineSession>>> {
-        self.open.lock().expect("no panic while held")
+        self.open.lock().expect("no thread panics while it holds this lock")
     }
 
     fn closed(&self) -> MutexGuard<'_, HashMap<Box<str>, ClosedSession>> {
-        self.closed.lock().expect("no panic while held")
+        self.closed.lock().expect("no thread panics while it holds this lock")
     }
 }
 

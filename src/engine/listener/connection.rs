@@ -90,7 +90,7 @@ impl WaitingAnswers {
     }
 
     fn state(&self) -> MutexGuard<'_, ResponseState> {
-        self.state.lock().expect("no panic while held")
+        self.state.lock().expect("no thread panics while it holds this lock")
     }
 }
 

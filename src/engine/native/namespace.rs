@@ -62,11 +62,11 @@ pub(super) struct TaskRequests {
 
 impl TaskRequests {
     pub(super) fn put(&self, request: TaskRequest) {
-        self.waiting.lock().expect("no panic while held").push(request);
+        self.waiting.lock().expect("no thread panics while it holds this lock").push(request);
     }
 
     pub(super) fn take(&self) -> Vec<TaskRequest> {
-        std::mem::take(&mut *self.waiting.lock().expect("no panic while held"))
+        std::mem::take(&mut *self.waiting.lock().expect("no thread panics while it holds this lock"))
     }
 }
 
@@ -116,7 +116,7 @@ impl NamespaceConnection {
     }
 
     fn asked(&self) -> MutexGuard<'_, Option<Box<OpenAcks>>> {
-        self.asked.lock().expect("no panic while held")
+        self.asked.lock().expect("no thread panics while it holds this lock")
     }
 
     fn is_gone(&self) -> bool {

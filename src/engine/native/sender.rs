@@ -312,7 +312,7 @@ impl ConnectionSender {
     }
 
     pub(super) fn out(&self) -> MutexGuard<'_, WriteQueue> {
-        self.out.lock().expect("no panic while held")
+        self.out.lock().expect("no thread panics while it holds this lock")
     }
 }
 

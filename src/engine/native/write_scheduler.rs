@@ -60,7 +60,7 @@ impl WriteScheduler {
         let scheduler = Self { waiting: Mutex::default(), wake: Notify::new(), writers: Mutex::default(), sent, held };
         let scheduler = Arc::new(scheduler);
         let tasks = (0..writers.max(1)).map(|_| tokio::spawn(write(scheduler.clone())).abort_handle()).collect();
-        *scheduler.writers.lock().expect("no panic while held") = tasks;
+        *scheduler.writers.lock().expect("no thread panics while it holds this lock") = tasks;
         scheduler
     }
 
@@ -71,7 +71,11 @@ impl WriteScheduler {
 
     /// Stops the writers.
     pub(super) fn stop(&self) {
-        self.writers.lock().expect("no panic while held").drain(..).for_each(|writer| writer.abort());
+        self.writers
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .drain(..)
+            .for_each(|writer| writer.abort());
     }
 
     /// From now on, the calling task itself writes the connections that are added on this thread, up to a maximum. It
@@ -97,7 +101,7 @@ impl WriteScheduler {
     }
 
     fn queue(&self, sender: Arc<ConnectionSender>) {
-        let mut waiting = self.waiting.lock().expect("no panic while held");
+        let mut waiting = self.waiting.lock().expect("no thread panics while it holds this lock");
         waiting.push_back(sender);
         let first = waiting.len() == 1;
         drop(waiting);
@@ -108,7 +112,7 @@ impl WriteScheduler {
 
     /// Takes a slice of the waiting connections. If there are more, it wakes another writer.
     fn take(&self, slice: &mut Vec<Arc<ConnectionSender>>) {
-        let mut waiting = self.waiting.lock().expect("no panic while held");
+        let mut waiting = self.waiting.lock().expect("no thread panics while it holds this lock");
         let count = waiting.len().min(SLICE);
         slice.extend(waiting.drain(..count));
         let more = !waiting.is_empty();

@@ -141,7 +141,7 @@ impl LibraryConnection {
     }
 
     fn websocket(&self) -> MutexGuard<'_, Option<Weak<KillSwitch>>> {
-        self.websocket.lock().expect("no panic while held")
+        self.websocket.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -73,7 +73,7 @@ impl<G: Gate> NamespaceHandler<G> {
 
     fn open(&self, socket: &Arc<Socket<Adapter>>) {
         let Some(pending) = socket.extensions.remove::<Arc<PendingConnect<G>>>() else { return };
-        let admission = pending.admission.lock().expect("no panic while held").take();
+        let admission = pending.admission.lock().expect("no thread panics while it holds this lock").take();
         let (Some(admission), Some(port)) = (admission, self.ports.get(&self.namespace)) else { return };
         let link = Box::new(SocketLink::new(socket, port, connection(socket)));
         pending.slot.open(|| self.gate.open(admission, &self.id(socket), peer(socket), link));

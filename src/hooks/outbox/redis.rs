@@ -250,7 +250,7 @@ impl RedisOutboxState {
     }
 
     fn courier(&self) -> MutexGuard<'_, SenderState> {
-        self.courier.lock().expect("no panic while held")
+        self.courier.lock().expect("no thread panics while it holds this lock")
     }
 
     async fn push(&self, batch: &[EncodedRequest]) -> Result<u64, RedisError> {

@@ -91,7 +91,7 @@ impl Ring {
     }
 
     fn lock(&self) -> MutexGuard<'_, RingNotices> {
-        self.notices.lock().expect("no panic while held")
+        self.notices.lock().expect("no thread panics while it holds this lock")
     }
 }
 

@@ -116,7 +116,7 @@ impl Leases {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut LeaseState) -> T) -> T {
-        work(&mut self.0.lock().expect("no panic while held"))
+        work(&mut self.0.lock().expect("no thread panics while it holds this lock"))
     }
 }
 

@@ -75,7 +75,7 @@ impl ChangeQueue {
     /// Shuts the queue, so that changes are dropped until the next rewrite.
     pub(super) fn close(&self, reason: RewriteReason) {
         if self.open.swap(false, Ordering::SeqCst) {
-            *self.reason.lock().expect("no panic while held") = reason;
+            *self.reason.lock().expect("no thread panics while it holds this lock") = reason;
             tracing::debug!(reason = reason.as_str(), "presence will be written again completely");
             self.close.notify_one();
         }
@@ -83,7 +83,7 @@ impl ChangeQueue {
 
     /// Opens the queue at the start of a rewrite. Returns the reason for the rewrite.
     pub(super) fn reopen(&self) -> RewriteReason {
-        let reason = *self.reason.lock().expect("no panic while held");
+        let reason = *self.reason.lock().expect("no thread panics while it holds this lock");
         self.open.store(true, Ordering::SeqCst);
         reason
     }

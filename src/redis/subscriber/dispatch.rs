@@ -50,14 +50,15 @@ impl SubscriberState {
     /// The channel, kind and sink of a message.
     fn find(&self, kind: &MessageKind, channel: &str) -> Option<(Arc<str>, SubscriptionKind, Arc<dyn Sink>)> {
         let exact = |kind: SubscriptionKind| {
-            let sinks = self.sinks(kind).read().expect("no panic while held");
+            let sinks = self.sinks(kind).read().expect("no thread panics while it holds this lock");
             sinks.get_key_value(channel).map(|(channel, sink)| (channel.clone(), kind, sink.clone()))
         };
         match kind {
             MessageKind::SMessage => exact(SubscriptionKind::Sharded),
             MessageKind::Message => exact(SubscriptionKind::Plain),
             MessageKind::PMessage => exact(SubscriptionKind::Unseen).or_else(|| {
-                let sinks = self.sinks(SubscriptionKind::Below).read().expect("no panic while held");
+                let sinks =
+                    self.sinks(SubscriptionKind::Below).read().expect("no thread panics while it holds this lock");
                 let sink = sinks.iter().find(|(name, _)| channel.starts_with(&***name)).map(|(_, sink)| sink.clone());
                 drop(sinks);
                 sink.map(|sink| (channel.into(), SubscriptionKind::Below, sink))
@@ -83,7 +84,8 @@ impl SubscriberState {
     /// whose messages still wait to be delivered. These messages must be delivered before a client that joins the room
     /// is told that it receives all events from now on.
     pub(super) async fn catch_up(&self, changes: &[SubscriptionChange]) {
-        let sinks = self.sinks_of(self.wanted.lock().expect("no panic while held").asked(changes));
+        let sinks =
+            self.sinks_of(self.wanted.lock().expect("no thread panics while it holds this lock").asked(changes));
         if sinks.is_empty() {
             return;
         }
@@ -102,7 +104,8 @@ impl SubscriberState {
     fn sinks_of<'a>(&self, changes: impl Iterator<Item = &'a SubscriptionChange>) -> Vec<Arc<dyn Sink>> {
         let mut sinks: Vec<Arc<dyn Sink>> = Vec::new();
         for SubscriptionChange { kind, channel, .. } in changes {
-            if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel)
+            if let Some(sink) =
+                self.sinks(*kind).read().expect("no thread panics while it holds this lock").get(channel)
                 && !sinks.iter().any(|known| Arc::ptr_eq(known, sink))
             {
                 sinks.push(sink.clone());

@@ -48,7 +48,7 @@ pub(super) async fn keep_subscribed(shared: Arc<SubscriberState>) {
         }
         // Without a connection no change is sent, and this task tries again until the connection is made.
         let list = {
-            let mut wanted = shared.wanted.lock().expect("no panic while held");
+            let mut wanted = shared.wanted.lock().expect("no thread panics while it holds this lock");
             if again { wanted.changes_and(REFRESH_AT_ONCE) } else { wanted.changes() }
         };
         settled = shared.client.is_connected() && shared.settle(list, &mut reconnects).await;
@@ -83,7 +83,7 @@ impl SubscriberState {
             }
         }
         let confirmed = self.confirm(&sent, reconnects).await;
-        if confirmed && !self.wanted.lock().expect("no panic while held").has_refused() {
+        if confirmed && !self.wanted.lock().expect("no thread panics while it holds this lock").has_refused() {
             self.state.mended(RedisPart::Subscriptions);
         }
         confirmed
@@ -106,7 +106,7 @@ impl SubscriberState {
                     let SubscriptionChange { kind, channel, .. } = &group[0];
                     let cause = Cause::of(&error).about(&format!("{} {}", kind.command(), spelled(*kind, channel)));
                     self.state.failed(RedisPart::Subscriptions, cause);
-                    self.wanted.lock().expect("no panic while held").refuse(&group[0]);
+                    self.wanted.lock().expect("no thread panics while it holds this lock").refuse(&group[0]);
                     self.settled.notify_waiters();
                 }
                 Err(error) => return Err(error),
@@ -123,13 +123,16 @@ impl SubscriberState {
             self.forget_confirmations();
             return false;
         }
-        self.wanted.lock().expect("no panic while held").confirm(changes, |change| self.tell(change));
+        self.wanted
+            .lock()
+            .expect("no thread panics while it holds this lock")
+            .confirm(changes, |change| self.tell(change));
         self.settled.notify_waiters();
         true
     }
 
     fn tell(&self, SubscriptionChange { kind, channel, .. }: &SubscriptionChange) {
-        if let Some(sink) = self.sinks(*kind).read().expect("no panic while held").get(channel) {
+        if let Some(sink) = self.sinks(*kind).read().expect("no thread panics while it holds this lock").get(channel) {
             sink.confirmed(*kind, channel);
         }
     }
