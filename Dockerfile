@@ -3,7 +3,7 @@ FROM rust:1.95-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends busybox-static ca-certificates \
  && rm -rf /var/lib/apt/lists/*
-# Cargo features, such as otlp.
+# The Cargo features of the build, such as otlp.
 ARG FEATURES=""
 # The commit that `roomcast --version` shows; the repository is not copied: --build-arg COMMIT=$(git rev-parse
 # --short=12 HEAD).

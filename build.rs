@@ -1,4 +1,5 @@
-//! Embeds the contracts of `contracts/*.toml`, so that no Rust file has to name them, and the identity of the build.
+//! Embeds the contracts of `contracts/*.toml`, so that no Rust file has to name them, and embeds the identity of the
+//! build.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ fn main() -> io::Result<()> {
     embed_contracts(&root.join("contracts"))
 }
 
-/// The commit from the variable or from git. `unknown` without both.
+/// The commit, taken from the variable or from git. `unknown` without both.
 fn commit(root: &Path) -> String {
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let given = env::var(COMMIT).ok().filter(|given| !given.is_empty() && given.bytes().all(|b| b.is_ascii_graphic()));
@@ -28,7 +29,7 @@ fn commit_of_repository(root: &Path) -> Option<String> {
     if !root.join(".git").exists() {
         return None;
     }
-    // The second file changes with every commit.
+    // The second file that Cargo watches changes with every commit.
     for file in ["HEAD", "logs/HEAD"] {
         let path = root.join(git(root, &["rev-parse", "--git-path", file])?);
         if path.exists() {

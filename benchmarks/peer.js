@@ -1,5 +1,5 @@
-// The same as contracts/*.toml, with Node's socket.io: with its memory adapter, or on Redis with the classic or the
-// sharded adapter (REDIS_URL, ADAPTER).
+// The same server as contracts/*.toml describe, with Node's socket.io: with its memory adapter, or on Redis with the
+// classic or the sharded adapter (REDIS_URL, ADAPTER).
 import { createServer } from 'node:http';
 import jwt from 'jsonwebtoken';
 import { createClient } from 'redis';

@@ -12,7 +12,8 @@ const WebSocket = createRequire(new URL('../tests/js/package.json', import.meta.
 const REPEAT = Number(process.env.BENCH_REPEAT ?? 3);
 const EVENTS = 400;
 const PAD = 'x'.repeat(64);
-// Each client is in `each` rooms. One member of each room sends events, `rate` per second over all rooms.
+// Each client is in `each` rooms at the same time. One member of each room sends events, `rate` per second over all
+// rooms.
 const SHAPES = [
   { name: 'a room of 500', clients: 500, rooms: 1, each: 1, rate: 50 },
   { name: '50 rooms of 10', clients: 500, rooms: 50, each: 1, rate: 500 },

@@ -83,7 +83,7 @@ impl Gate for SocketEcho {
     }
 
     fn dispatch(self: &Arc<Self>, session: &Arc<Session>, event: Event, ack: Option<AckId>) {
-        // Neither fails unless the client is gone.
+        // Neither call fails unless the client is gone.
         let _ = match (event.name(), ack) {
             ("message", _) => session.send(&event.renamed("message-back")),
             ("message-with-ack", Some(ack)) => session.ack(ack, &Args::of(&event)),
@@ -94,7 +94,7 @@ impl Gate for SocketEcho {
     fn closed(self: &Arc<Self>, _: &Arc<Session>, _: &'static str) {}
 }
 
-/// Serves clients on a port that is free. Returns its address.
+/// Serves clients on a free port. Returns its address.
 async fn serve<G: Gate>(gate: G, server: config::ServerSettings) -> Result<String, Box<dyn Error>> {
     let metrics = Arc::new(Metrics::new());
     let namespaces: [Arc<str>; 2] = ["/".into(), "/custom".into()];
@@ -119,7 +119,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         config::ServerSettings { ping_interval, ping_timeout, connect_timeout, ..config::ServerSettings::default() };
     let echo = config::ServerSettings {
         path: "/engine.io/".to_owned(),
-        // A client of the echo never connects to a namespace.
+        // A client of the echo server never connects to a namespace.
         connect_timeout: config::Period::from_secs(24 * 3600),
         ..server.clone()
     };

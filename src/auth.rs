@@ -41,14 +41,14 @@ use verify::Rules;
 /// Checks that the keys of the configuration can be used. Needs no node.
 ///
 /// # Errors
-/// The first key that cannot be used.
+/// Returns an error for the first key that cannot be used.
 pub fn check_keys(config: &config::AuthSettings) -> Result<(), AuthSetupError> {
     KeySet::configured(&config.keys).map(drop)
 }
 
 /// Verifies tokens. Shared by every listener of the node.
 pub struct Authenticator {
-    /// The keys of the configuration, which never change.
+    /// The keys of the configuration, which do not change while the node runs.
     configured: KeySet,
     /// The keys of the published key set. A refresh replaces all of them at once.
     published: Arc<ArcSwap<KeySet>>,
@@ -65,7 +65,7 @@ impl Authenticator {
     /// refuses the tokens that need its keys until a fetch succeeds.
     ///
     /// # Errors
-    /// A key of the configuration, or the file of a set, that cannot be used.
+    /// Returns an error if a key of the configuration, or the file of a key set, cannot be used.
     pub async fn new(config: &config::AuthSettings, metrics: Arc<Metrics>) -> Result<Arc<Self>, AuthSetupError> {
         let configured = KeySet::configured(&config.keys)?;
         let published = Arc::new(ArcSwap::from_pointee(KeySet::default()));
@@ -83,7 +83,7 @@ impl Authenticator {
     /// token is never anonymous, and later sources are not read.
     ///
     /// # Errors
-    /// Why the client is refused.
+    /// Returns why the client is refused.
     pub fn authenticate(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
         let result = self.identify(policy, handshake);
         let counter = |label| self.metrics.authentications_total.with_label_values(&[label]);
@@ -99,13 +99,13 @@ impl Authenticator {
     /// set and tries once more. The wait is at most as long as a fetch may take.
     ///
     /// # Errors
-    /// Why the client is refused.
+    /// Returns why the client is refused.
     pub async fn authenticate_or_refresh(&self, policy: &AuthPolicy, handshake: &Handshake) -> Result<User, AuthError> {
         let known = self.jwks.as_ref().map_or(0, KeySetFetcher::fetches);
         let first = self.authenticate(policy, handshake);
         match (&first, &self.jwks) {
-            // The wait is boxed, because few handshakes need it. Unboxed, it would enlarge the future of every
-            // handshake.
+            // The future of the wait is boxed, because few handshakes need it. Unboxed, it would enlarge the future of
+            // every handshake.
             (Err(AuthError::KeyUnknown), Some(jwks)) if Box::pin(jwks.is_newer_than(known)).await => {
                 self.authenticate(policy, handshake)
             }
@@ -127,7 +127,7 @@ impl Authenticator {
     /// Verifies a token and returns its user. Also used for a newer token that replaces an expiring one.
     ///
     /// # Errors
-    /// Why the token is not valid.
+    /// Returns why the token is not valid.
     pub fn user(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
         let claims = self.verify(token)?;
         if capability::is_capability(&claims) {
@@ -146,7 +146,7 @@ impl Authenticator {
     /// tries once more.
     ///
     /// # Errors
-    /// Why the token is not valid.
+    /// Returns why the token is not valid.
     pub async fn user_or_refresh(&self, token: &str, policy: &AuthPolicy) -> Result<User, AuthError> {
         let known = self.jwks.as_ref().map_or(0, KeySetFetcher::fetches);
         let first = self.user(token, policy);

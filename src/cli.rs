@@ -37,7 +37,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Tells a running node to hand its clients over to other nodes, and to keep running; or to serve again.
     Drain(drain::DrainArgs),
-    /// Checks contract files, or the configuration and the contracts that it names. Reports every mistake at once.
+    /// Checks contract files; without files, checks the configuration and the contracts that it names. Reports every
+    /// mistake at once.
     Check(check::CheckArgs),
     /// Prints the effective configuration as TOML, with the layer of each value. Secrets are hidden.
     Config(ConfigFile),
@@ -80,7 +81,7 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// The failure, with its exit code.
+    /// Returns the failure, with its exit code.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Serve(args) => serve::run(&args),

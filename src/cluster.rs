@@ -122,7 +122,7 @@ impl Cluster {
             metrics.cluster_conflicts.with_label_values(&[kind.as_str()]).set(count(number));
         }
         let Some(link) = &self.link else {
-            // This node uses no Redis, so no gauge may report that Redis is down. An error means that the gauge was
+            // The node uses no Redis, so no gauge may report that Redis is down. An error means that the gauge was
             // removed before.
             let _ = metrics.redis_up.remove_label_values::<&str>(&[]);
             return;
@@ -156,7 +156,7 @@ impl Cluster {
             return (SendOutcome::NotCarried(RemoteFailure::Refused.as_str()), 0);
         };
         match link.pubsub.tell_counted(&link.control, &body).await {
-            // One of the receivers is this node itself, which is subscribed to the channel as well.
+            // One of the subscribers that Redis counts is this node itself.
             Ok(heard) => (SendOutcome::Carried, heard.saturating_sub(1)),
             Err(why) => (SendOutcome::NotCarried(why.as_str()), 0),
         }

@@ -1,6 +1,6 @@
-//! What an operator sets: defaults, then `roomcast.toml`, then the environment.
+//! The settings of an operator: defaults, then `roomcast.toml`, then environment variables.
 //!
-//! One struct for each section, in a file of its own; each part of the node receives its own struct.
+//! Each section is one struct in a file of its own, and each part of the node receives its own struct.
 
 mod api;
 mod auth;
@@ -78,7 +78,7 @@ pub struct Config {
     pub contracts: ContractsSettings,
     /// The listener for backends and operators.
     pub api: ApiSettings,
-    /// Keys that tokens are verified with.
+    /// The keys that verify tokens.
     pub auth: AuthSettings,
     /// The Redis that connects the nodes. Without `redis.url` a node works alone and keeps everything in memory.
     pub redis: RedisSettings,

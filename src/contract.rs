@@ -1,7 +1,7 @@
 //! Contracts: applications as data. A contract says what clients may send, what backends may publish, and who may join
 //! which room.
 //!
-//! Uses neither Redis nor sockets, so every rule can be tested in a plain unit test.
+//! This module uses neither Redis nor sockets, so every rule can be tested in a plain unit test.
 
 pub mod digits;
 pub mod embedded;

@@ -1,4 +1,4 @@
-//! Reads and actions on the clients of the whole cluster: who is connected, and where.
+//! Questions about the clients of the whole cluster, and actions on them: who is connected, and where.
 //!
 //! The HTTP API uses these traits; `presence` and `cluster` implement them. Every answer is one page. No answer waits
 //! for every node; an incomplete answer lists the nodes that are missing.
@@ -23,7 +23,7 @@ pub const DEFAULT_PAGE: usize = 100;
 /// Maximum number of items on a page.
 pub const MAX_PAGE: usize = 1000;
 
-/// Reads over the whole cluster. The caller must check that some contract has the namespace.
+/// Answers questions about the whole cluster. The caller must check that some contract has the namespace.
 pub trait Directory: Send + Sync {
     /// A page of the namespace's connections, in a stable order.
     fn connections<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<ConnectionInfo>>;
@@ -31,13 +31,13 @@ pub trait Directory: Send + Sync {
     /// The slowest connections of this node, the slowest first, at most `limit`. [`Survey`] asks every node.
     fn slowest_here(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo>;
 
-    /// One connection; `None` when no node that answers has it.
+    /// Returns one connection; `None` when no node that answers has the connection.
     fn connection<'a>(&'a self, namespace: &'a str, socket_id: &'a str) -> DirectoryFuture<'a, Option<ConnectionInfo>>;
 
     /// A page of the namespace's rooms, without the room that each client has for itself. `members` is empty here.
     fn rooms<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<RoomInfo>>;
 
-    /// One room with the first page of its members; `None` when it has no members.
+    /// Returns one room with the first page of its members; `None` when the room has no members.
     fn room<'a>(&'a self, namespace: &'a str, room: &'a str) -> DirectoryFuture<'a, Option<RoomInfo>>;
 
     /// A page of a room's members.
@@ -51,7 +51,7 @@ pub trait Directory: Send + Sync {
     /// A page of the users who are connected to the namespace.
     fn users<'a>(&'a self, namespace: &'a str, page: PageRequest) -> DirectoryFuture<'a, Page<UserInfo>>;
 
-    /// One user; `None` when the user has no connection.
+    /// Returns one user; `None` when the user has no connection.
     fn user<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, Option<UserInfo>>;
 
     /// A page of a user's connections.
@@ -128,11 +128,11 @@ pub struct PageRequest {
 pub struct Page<T> {
     /// The items.
     pub items: Vec<T>,
-    /// The cursor of the next page; null on the last.
+    /// The cursor of the next page; null on the last page.
     pub next: Option<String>,
-    /// Some nodes' items are missing or older than two heartbeats.
+    /// Whether some nodes' items are missing or older than two heartbeats.
     pub partial: bool,
-    /// The ids of those nodes.
+    /// The ids of the nodes whose items are missing or old.
     pub missing_nodes: Vec<String>,
 }
 
@@ -146,20 +146,20 @@ pub struct ConnectionInfo {
     pub user_id: Option<String>,
     /// The namespace's path.
     pub namespace: String,
-    /// The id of the node that serves it.
+    /// The id of the node that serves the client.
     pub node: String,
-    /// `websocket` or `polling`, as the session opened.
+    /// The transport with which the session opened: `websocket` or `polling`.
     pub transport: String,
-    /// ISO 8601 in UTC with milliseconds.
+    /// When the client connected: ISO 8601 in UTC with milliseconds.
     #[serde(serialize_with = "iso")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub connected_at: SystemTime,
-    /// Its rooms, without its own, sorted.
+    /// The client's rooms, sorted, without the client's own room.
     pub rooms: Vec<String>,
-    /// What events and hooks have set.
+    /// The metadata that events and hooks have set.
     pub metadata: Map<String, Value>,
-    /// How fast it reads. Only the node that serves the connection knows it: not there when another node answers,
-    /// except in a list that is sorted by it.
+    /// How fast the client reads. Only the node that serves the connection knows it: not there when another node
+    /// answers, except in a list that is sorted by it.
     #[serde(flatten)]
     pub pace: Option<ReadPace>,
 }
@@ -169,14 +169,14 @@ pub struct ConnectionInfo {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Pace")]
 pub struct ReadPace {
-    /// Bytes that wait to be written to its connection, of all namespaces.
+    /// Bytes that wait to be written to the client's connection, over all its namespaces.
     pub queued_bytes: u64,
-    /// Packets that wait; not there where the engine cannot tell.
+    /// Packets that wait to be written; missing where the engine cannot count them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queued_packets: Option<u64>,
-    /// Events that were meant for it and not queued since it connected to the namespace, because it is slow.
+    /// Events for the client that were dropped since it connected to the namespace, because the client is slow.
     pub dropped: u64,
-    /// When the kernel last took bytes for it: ISO 8601 in UTC with milliseconds; null: never.
+    /// When the kernel last took bytes for the client: ISO 8601 in UTC with milliseconds; null if it never did.
     #[serde(serialize_with = "iso_option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub last_write_at: Option<SystemTime>,
@@ -196,7 +196,7 @@ pub enum Slowness {
 }
 
 impl Slowness {
-    /// The words of the API for the measures. The first word means that the list is not sorted by slowness.
+    /// The API's words for the measures of slowness. The first word means that the list is not sorted by slowness.
     pub const WORDS: &'static [&'static str] = &["none", "queuedBytes", "queuedPackets", "dropped", "lastWriteAt"];
 
     /// How slow a connection is by this measure; a larger number is slower. `written_at_ms` is the Unix time of the
@@ -212,7 +212,7 @@ impl Slowness {
         }
     }
 
-    /// The word of the API for this measure.
+    /// The API's word for this measure.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::QueuedBytes => "queuedBytes",
@@ -222,7 +222,7 @@ impl Slowness {
         }
     }
 
-    /// The measure that a word of the API names.
+    /// Returns the measure that a word of the API names.
     pub fn parse(word: &str) -> Option<Self> {
         let all = [Self::QueuedBytes, Self::QueuedPackets, Self::Dropped, Self::LastWriteAt];
         all.into_iter().find(|measure| measure.as_str() == word)
@@ -237,17 +237,17 @@ pub struct RoomInfo {
     pub name: String,
     /// The namespace's path.
     pub namespace: String,
-    /// How many clients are in it.
+    /// How many clients are in the room.
     pub member_count: u64,
-    /// Its members, at most 100; more are paged by `…/members`. Empty in lists of rooms.
+    /// The room's members, at most 100; `…/members` has pages of all members. Empty in lists of rooms.
     pub members: Vec<MemberInfo>,
-    /// When its first present member joined: ISO 8601 in UTC with milliseconds; null where that is not known.
+    /// When the first present member joined the room: ISO 8601 in UTC with milliseconds; null if the time is not known.
     #[serde(serialize_with = "iso_option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created_at: Option<SystemTime>,
-    /// Some nodes' members are missing or older than two heartbeats.
+    /// Whether some nodes' members are missing or older than two heartbeats.
     pub partial: bool,
-    /// The ids of those nodes.
+    /// The ids of the nodes whose members are missing or old.
     pub missing_nodes: Vec<String>,
 }
 
@@ -259,7 +259,7 @@ pub struct MemberInfo {
     pub socket_id: String,
     /// The user's id; null for anonymous users.
     pub user_id: Option<String>,
-    /// The id of the node that serves it.
+    /// The id of the node that serves the client.
     pub node: String,
 }
 
@@ -271,16 +271,16 @@ pub struct UserInfo {
     pub user_id: String,
     /// The namespace's path.
     pub namespace: String,
-    /// How many connections the user has in it.
+    /// How many connections the user has in the namespace.
     pub connections: u64,
-    /// The presence status that the user's clients have set; null where none has.
+    /// The presence status that the user's clients have set; null if no client has set one.
     pub status: Option<String>,
 }
 
 /// The namespace, room or user whose clients are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountOf<'a> {
-    /// The namespace: connections, rooms, users.
+    /// The whole namespace: its connections, rooms and users.
     Namespace,
     /// The members of a room.
     Room(&'a str),
@@ -299,9 +299,9 @@ pub struct Count {
     pub rooms: Option<u64>,
     /// Users of the namespace; null for the count of a room or user.
     pub users: Option<u64>,
-    /// Some nodes' clients are missing or older than two heartbeats.
+    /// Whether some nodes' clients are missing or older than two heartbeats.
     pub partial: bool,
-    /// The ids of those nodes.
+    /// The ids of the nodes whose clients are missing or old.
     pub missing_nodes: Vec<String>,
 }
 
@@ -332,7 +332,7 @@ pub struct AckQuestion {
 /// The acknowledgements of an event.
 #[derive(Debug, Clone, Default)]
 pub struct Acknowledged {
-    /// Clients that the event was queued for.
+    /// Number of clients that the event was queued for.
     pub asked: usize,
     /// Selected clients that did not get the event, because too many are selected, or the client has left or does not
     /// read.
@@ -405,7 +405,7 @@ fn iso_option<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S
 // === impl Page ===
 
 impl<T> Page<T> {
-    /// A page that is the last one and complete.
+    /// Creates a page that is the last page and complete.
     pub fn complete(items: Vec<T>) -> Self {
         Self { items, next: None, partial: false, missing_nodes: Vec::new() }
     }

@@ -53,7 +53,7 @@ pub struct DoctorOptions {
     pub patience: Duration,
 }
 
-/// Why nothing could be checked.
+/// Why the doctor could check nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum DoctorError {
     /// The file with the certificate authority cannot be used.
@@ -61,7 +61,7 @@ pub enum DoctorError {
     Authority {
         /// The file's path.
         path: PathBuf,
-        /// The problem with the file.
+        /// The problem with the file of the certificate authority.
         problem: String,
     },
     /// The HTTP client cannot be built.
@@ -104,7 +104,7 @@ type CheckFn<'a> = (&'static str, Pin<Box<dyn Future<Output = Vec<Finding>> + Se
 /// Opens a long-polling session, then runs all other checks at once.
 ///
 /// # Errors
-/// Only errors that prevent the checks from running. What the checks find is in the report.
+/// Returns only errors that prevent the checks from running. What the checks find is in the report.
 pub async fn examine(options: &DoctorOptions) -> Result<DoctorReport, DoctorError> {
     let deployment = Deployment::new(options)?;
     // If no session can be opened, the other checks of the clients' side would only repeat this finding.
@@ -144,7 +144,7 @@ pub async fn examine(options: &DoctorOptions) -> Result<DoctorReport, DoctorErro
 /// Checks that a name given to `--skip` names checks that can be skipped.
 ///
 /// # Errors
-/// A sentence that says why: no check has this name, or all others need it.
+/// Returns a sentence that says why: no check has this name, or all other checks need it.
 pub fn may_skip(name: &str) -> Result<(), String> {
     if covers(name, FIRST) {
         return Err(format!("{FIRST} cannot be skipped: everything else begins with it"));

@@ -50,23 +50,23 @@ pub trait OtherNodes: Send + Sync {
     fn tell(&self);
 }
 
-/// How far a node is on its way out.
+/// The progress of a node's drain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[schemars(rename = "Status")]
 pub struct DrainStatus {
     /// Where it is.
     pub state: Phase,
-    /// Whether the process ends: then there is no way back.
+    /// Whether the process ends; then the drain cannot be undone.
     pub ends: bool,
-    /// Clients that are connected.
+    /// Number of clients that are connected.
     pub left: u64,
-    /// Sockets that were closed by waves since the node started.
+    /// Number of sockets that waves have closed since the node started.
     pub closed: u64,
-    /// Sockets a second that are being closed.
+    /// Number of sockets that are being closed each second.
     pub pace: u64,
-    /// Other nodes that take clients.
+    /// Number of other nodes that take clients.
     pub takers: u64,
-    /// Connections a second that they say they can take.
+    /// Number of connections that the other nodes say they can take each second.
     pub offered: u64,
 }
 
@@ -122,7 +122,7 @@ impl Drain {
     /// Ends the drain, so that the node serves again.
     ///
     /// # Errors
-    /// [`EndIsFinal`] when the process ends.
+    /// Returns [`EndIsFinal`] when the process ends.
     pub fn undo(&self) -> Result<(), EndIsFinal> {
         self.schedule().undo()?;
         self.told.notify_one();
@@ -137,7 +137,7 @@ impl Drain {
     /// Waits until no client is left, or the deadline for closing the sockets has passed.
     pub async fn finished(&self) {
         let mut state = self.state.subscribe();
-        // The sender lives as long as `self`, so this cannot fail.
+        // The sender lives as long as `self`, so receiving cannot fail.
         let _ = state.wait_for(|progress| progress.done).await;
     }
 
@@ -212,7 +212,7 @@ impl Drain {
         }
     }
 
-    /// Performs the next step of the course. Returns the time to wait before the next one.
+    /// Performs the next step of the drain. Returns the time to wait before the next one.
     fn step(&self, sockets: &dyn LocalClients, others: &dyn OtherNodes) -> Duration {
         let (left, offer) = (sockets.left(), OfferedCapacity::of(others.drain_reports()));
         let (before, step, after) = {
@@ -267,7 +267,7 @@ impl Drain {
     }
 }
 
-/// A random number from -1 to 1, different on each node.
+/// Returns a random number from -1 to 1, different on each node.
 fn random_offset() -> f64 {
     // The standard library's hash seed is random enough for this.
     let number = u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or(0);

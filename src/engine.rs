@@ -86,7 +86,7 @@ impl EngineContext {
 /// The values that the gate puts into the CONNECT answer. An engine makes the values that are missing.
 #[derive(Default)]
 pub struct ConnectAnswer {
-    /// The id of the recovered session. `None`: the engine makes a new id.
+    /// The id of the session that was recovered. `None`: the engine makes a new id.
     pub id: Option<String>,
     /// The secret with which the client can recover the session later.
     pub pid: Option<Pid>,
@@ -95,7 +95,7 @@ pub struct ConnectAnswer {
 /// The content of an Engine.IO message.
 #[derive(Debug, Clone, Copy)]
 pub enum MessageContent<'a> {
-    /// A text message, without Engine.IO's type.
+    /// A text message, without the digit of Engine.IO's message type.
     Text(&'a str),
     /// A binary message.
     Binary(&'a [u8]),

@@ -52,7 +52,7 @@ impl Code {
         Self::InternalError,
     ];
 
-    /// The code as clients see it.
+    /// Returns the code as clients see it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthenticationFailed => "AUTHENTICATION_FAILED",
@@ -98,37 +98,37 @@ pub struct Refusal {
     pub alias: Option<String>,
     /// A sentence for people: the subject, the limit, the remedy. Never a secret.
     pub message: String,
-    /// How long to wait before trying again, where that is known.
+    /// How long to wait before trying again, if the time is known.
     pub retry_after: Option<std::time::Duration>,
 }
 
 impl Refusal {
-    /// A refusal with a message.
+    /// Creates a refusal with a message.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, alias: None, message: message.into(), retry_after: None }
     }
 
-    /// The same refusal under this name for its code.
+    /// Returns the same refusal under this name for its code.
     #[must_use]
     pub fn known_as(mut self, code: impl Into<String>) -> Self {
         self.alias = Some(code.into());
         self
     }
 
-    /// The same refusal with the code and the message that the clients of a contract see.
+    /// Returns the same refusal with the code and the message that the clients of a contract see.
     #[must_use]
     pub fn shown_as(self, code: String, message: String) -> Self {
         Self { alias: Some(code), message, ..self }
     }
 
-    /// The same refusal with the time to wait before trying again.
+    /// Returns the same refusal with the time to wait before trying again.
     #[must_use]
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// The code that the client sees: the alias if there is one, else the stable code.
+    /// Returns the code that the client sees: the contract's own name if there is one, else the stable code.
     pub fn shown_code(&self) -> &str {
         self.alias.as_deref().unwrap_or(self.code.as_str())
     }

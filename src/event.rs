@@ -64,14 +64,15 @@ impl RecoveryMark {
 
     /// The random half of the id, which is enough to distinguish the events that one client can receive.
     pub fn short(&self) -> u64 {
-        // The cast keeps the lower half.
+        // The cast keeps only the lower half of the bits.
         self.id as u64
     }
 }
 
-/// An encoded event: the JSON text `["name",arg,…]` and the binary attachments its placeholders name.
+/// An encoded event: the JSON text `["name",arg,…]` and the binary attachments that its placeholders name.
 ///
-/// Cloning shares the bytes. The text is never decoded unless a contract asks a question about it.
+/// Copies of an event share the bytes of the text and the attachments. The text is never decoded unless a contract asks
+/// a question about it.
 #[derive(Clone)]
 pub struct Event {
     name: ByteString,
@@ -124,7 +125,8 @@ impl Event {
     /// name is parsed.
     ///
     /// # Errors
-    /// [`EventError::Malformed`] when the text does not begin with `["name"` or a number, which names the event `"7"`.
+    /// Returns [`EventError::Malformed`] when the text does not begin with `["name"` or a number, which names the event
+    /// `"7"`.
     pub fn from_wire(text: ByteString, attachments: Vec<Bytes>) -> Result<Self, EventError> {
         let name = read_name(&text).ok_or(EventError::Malformed)?;
         Ok(Self::of(name, text, attachments))
@@ -133,7 +135,7 @@ impl Event {
     /// Encodes a name and its arguments.
     ///
     /// # Errors
-    /// [`EventError::Arguments`] when an argument cannot be written as JSON.
+    /// Returns [`EventError::Arguments`] when an argument cannot be written as JSON.
     pub fn encode<A: IntoIterator<Item: Serialize>>(name: &str, args: A) -> Result<Self, EventError> {
         let mut text = Vec::with_capacity(64);
         text.push(b'[');
@@ -147,7 +149,7 @@ impl Event {
         Ok(Self::of(name.into(), text.into(), Vec::new()))
     }
 
-    /// The same arguments and attachments under another name.
+    /// Returns the same arguments and attachments under another name.
     #[must_use]
     pub fn renamed(&self, name: &str) -> Self {
         if self.name == name && self.is_named_by_string() {
@@ -162,7 +164,7 @@ impl Event {
         Self::of(name.into(), text.into(), self.attachments.clone())
     }
 
-    /// The same event with these attachments.
+    /// Returns the same event with these attachments.
     #[must_use]
     pub fn with_attachments(mut self, attachments: Vec<Bytes>) -> Self {
         self.attachments = attachments;
@@ -172,8 +174,8 @@ impl Event {
         self
     }
 
-    /// The same event with its treatment for clients whose write queue is full. `rooms` are the rooms that the event
-    /// goes to.
+    /// Returns the same event with this treatment for clients whose write queue is full. `rooms` are the rooms that the
+    /// event goes to.
     #[must_use]
     pub fn with_slow(mut self, slow: SlowClientPolicy, rooms: &[Arc<str>]) -> Self {
         let mut hasher = std::hash::DefaultHasher::new();
@@ -187,12 +189,12 @@ impl Event {
         self.slow
     }
 
-    /// A hash that is the same for events with the same name and rooms. It is 0 before [`Event::with_slow`].
+    /// Returns a hash that is the same for events with the same name and rooms. It is 0 before [`Event::with_slow`].
     pub fn lane(&self) -> u64 {
         self.lane
     }
 
-    /// The same event with the data that histories store with it.
+    /// Returns the same event with the data that histories store with it.
     #[must_use]
     pub fn with_mark(mut self, mark: RecoveryMark) -> Self {
         self.mark = Some(Arc::new(mark));
@@ -253,7 +255,7 @@ impl Event {
         let end = self.text.rfind(']').unwrap_or(self.text.len());
         let mut text = String::with_capacity(end + tail.len() + 4);
         text.push_str(&self.text[..end]);
-        // A tail has no characters that JSON must escape.
+        // The tail contains no characters that JSON must escape.
         text.push_str(",\"");
         text.push_str(tail);
         text.push_str("\"]");
@@ -265,7 +267,7 @@ impl Event {
         &self.name
     }
 
-    /// The whole JSON array, name included.
+    /// Returns the whole JSON array, including the name.
     pub fn text(&self) -> &ByteString {
         &self.text
     }
@@ -275,8 +277,8 @@ impl Event {
         &self.attachments
     }
 
-    /// The event as a packet of this namespace in the encoding `form`. The packet is encoded by the first call for an
-    /// encoding, and shared by later calls.
+    /// Returns the event as a packet of this namespace in the encoding `form`. The packet is encoded by the first call
+    /// for an encoding, and shared by later calls.
     ///
     /// For one event, encoding and namespace, every caller must pass a `frame` that makes the same packet, because the
     /// first packet is cached.
@@ -292,10 +294,10 @@ impl Event {
         self.text.len() + self.attachments.iter().map(Bytes::len).sum::<usize>()
     }
 
-    /// The arguments, split but not decoded.
+    /// Returns the arguments, split but not decoded.
     ///
     /// # Errors
-    /// [`EventError::Arguments`] when the text is not JSON.
+    /// Returns [`EventError::Arguments`] when the text is not JSON.
     pub fn args(&self) -> Result<Vec<&RawValue>, EventError> {
         let mut all: Vec<&RawValue> =
             serde_json::from_str(&self.text).map_err(|error| EventError::Arguments(error.to_string()))?;
@@ -351,7 +353,7 @@ impl CachedPacket {
     }
 }
 
-/// The cached event with one more argument.
+/// The event with one more argument, cached.
 #[derive(Clone, Default)]
 struct EventWithOffset(OnceLock<Box<(Box<str>, Event)>>);
 
@@ -366,7 +368,7 @@ impl Args {
     /// Encodes arguments.
     ///
     /// # Errors
-    /// [`EventError::Arguments`] when one cannot be written as JSON.
+    /// Returns [`EventError::Arguments`] when an argument cannot be written as JSON.
     pub fn encode<A: IntoIterator<Item: Serialize>>(args: A) -> Result<Self, EventError> {
         let mut text = Vec::with_capacity(64);
         let written = (&mut serde_json::Serializer::new(&mut text)).collect_seq(args);
@@ -380,7 +382,7 @@ impl Args {
         Self { text, attachments }
     }
 
-    /// The arguments of an event, unchanged.
+    /// Returns the arguments of an event, unchanged.
     pub fn of(event: &Event) -> Self {
         let rest = args_text(&event.text);
         let text = match rest.trim_start().strip_prefix(',') {
@@ -406,14 +408,14 @@ impl Args {
     }
 }
 
-// Payloads stay out of logs.
+// The debug output shows no payloads, which must stay out of logs.
 impl std::fmt::Debug for Args {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Args").field("size_bytes", &self.text.len()).finish_non_exhaustive()
     }
 }
 
-// Payloads stay out of logs: only the name and the size are shown.
+// The debug output shows only the name and the size, because payloads must stay out of logs.
 impl std::fmt::Debug for Event {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Event")
@@ -427,7 +429,7 @@ fn write_json<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(),
     serde_json::to_writer(out, value).map_err(|error| EventError::Arguments(error.to_string()))
 }
 
-/// Reads the name, without a copy when it holds no escape.
+/// Reads the event's name, without a copy if the name contains no escape.
 fn read_name(text: &ByteString) -> Option<ByteString> {
     let at = first_member(text)?;
     let member = &text[at.clone()];
@@ -446,7 +448,7 @@ fn number_name(text: &str) -> Option<String> {
     let number: serde_json::Number = serde_json::from_str(text).ok()?;
     match number.as_i64() {
         Some(integer) if integer.unsigned_abs() <= EXACT => Some(integer.to_string()),
-        // Adding zero turns -0 into 0.
+        // Adding zero to a number turns -0 into 0.
         _ => Some((number.as_f64()? + 0.0).to_string()),
     }
 }
@@ -466,7 +468,7 @@ fn first_member(text: &str) -> Option<Range<usize>> {
     Some(start..start + length)
 }
 
-/// The length of the string that the bytes begin with, its quotes included.
+/// Returns the length of the string at the start of the bytes, including its quotes.
 fn string_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -478,7 +480,7 @@ fn string_length(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// The text after the name: `,arg,…]` or `]`.
+/// Returns the text after the name: `,arg,…]` or `]`.
 fn args_text(text: &str) -> &str {
     first_member(text).and_then(|at| text.get(at.end..)).unwrap_or("]")
 }

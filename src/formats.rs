@@ -12,11 +12,11 @@ pub(crate) mod frozen;
 /// A format and its version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct SharedFormat {
-    /// The name in `docs/versions.md` and, for a value in Redis, in the name of the key.
+    /// The name of the format in `docs/versions.md` and, for a value in Redis, in the name of the key.
     pub name: &'static str,
-    /// The version that this node writes and reads.
+    /// The version of the format that this node writes and reads.
     pub version: u8,
-    /// The release that wrote this version first.
+    /// The release that first wrote this version of the format.
     pub since: &'static str,
     /// The place where a reader finds the version.
     pub carrier: Carrier,
@@ -31,7 +31,7 @@ pub struct SharedFormat {
 pub enum Carrier {
     /// The first bytes.
     Head,
-    /// The name of the Redis key: `<prefix>:<name>:v<version>:…`.
+    /// The version is in the name of the Redis key: `<prefix>:<name>:v<version>:…`.
     Key,
 }
 
@@ -63,7 +63,7 @@ pub const OFFSET: SharedFormat = format(
     "src/session/offsets/client.rs",
     "the text that tells which events a returning client has",
 );
-/// Events that rooms keep for clients that come late.
+/// Events that rooms keep for clients that join or return late.
 pub const HISTORY: SharedFormat =
     format("history", Carrier::Key, "src/history/redis.rs", "events of a room, and where events are missing");
 /// Sessions that can be recovered.

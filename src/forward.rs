@@ -1,5 +1,5 @@
-//! Lets any node accept any request. A long-polling session exists on one node only; the other nodes forward its
-//! requests to that node.
+//! Lets any node accept any request of a session. A long-polling session exists on one node only; the other nodes
+//! forward its requests to that node.
 //!
 //! A session's id contains the encrypted name of its node, which only nodes can decrypt ([`sid`]). Each node announces
 //! in its heartbeats the address at which the node accepts forwarded requests ([`peers`]). [`Forwarder`] signs a
@@ -73,7 +73,7 @@ pub enum NotForwarded {
     Unreachable,
     /// The connection broke before the answer arrived.
     Cut,
-    /// The head of the answer did not arrive within `patience`.
+    /// The head of the answer did not arrive within the time `patience`.
     Timeout,
     /// The node has sent no heartbeat and has not answered a probe.
     Silent,
@@ -90,7 +90,7 @@ pub enum NotForwarded {
 }
 
 impl NotForwarded {
-    /// The label in `roomcast_forwarded_total`.
+    /// The label of the failure in `roomcast_forwarded_total`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Gone => "gone",

@@ -1,4 +1,4 @@
-// Runs official clients, as many as the parent process says, each from a loopback address of its own, and reports each
+// Runs as many official clients as the parent process says, each from a loopback address of its own, and reports each
 // second.
 import http from 'node:http';
 import { io } from 'socket.io-client';
@@ -25,7 +25,7 @@ function open(at) {
     phase.absences.push(Date.now() - left);
     if (socket.recovered) phase.recovered += 1;
     else phase.anew += 1;
-    // A new session begins anywhere.
+    // A new session may begin at any offset.
     if (!socket.recovered) last = undefined;
   });
   socket.on('tick', ({ n }) => {

@@ -122,7 +122,8 @@ export class Fleet {
     return this.kind.count(this.nodes[at].port, this.nodes[at].api);
   }
 
-  /** Publishes numbered events for everybody, every two seconds, on a node that stays; Node's socket.io gets none. */
+  /** Every two seconds publishes numbered events to all clients, through a node that is not restarted; Node's socket.io
+   * gets none. */
   tick() {
     if (!this.kind.publish) return;
     let n = 0;
@@ -135,7 +136,8 @@ export class Fleet {
     this.ticking = setTimeout(publish, TICK);
   }
 
-  /** SIGTERM, and again on the same port. Returns how long it took to leave, and the exit code. */
+  /** Ends a node with SIGTERM and starts it again on the same port. Returns how long it took to leave, and the exit
+   * code. */
   async restart(at) {
     const began = Date.now();
     this.leaving = at;

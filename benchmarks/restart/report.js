@@ -1,4 +1,4 @@
-// The results as Markdown.
+// Writes the results of the restart as Markdown.
 
 const most = (restarts, pick) => Math.max(...restarts.map(pick));
 const sum = (restarts, pick) => restarts.map(pick).reduce((total, count) => total + count, 0);

@@ -48,7 +48,7 @@ class Crowd {
   }
 }
 
-/** The highest number of events within any second. */
+/** The highest number of events that occurred within any second. */
 function peak(times) {
   times.sort((a, b) => a - b);
   let [most, first] = [0, 0];

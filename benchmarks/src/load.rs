@@ -17,7 +17,7 @@ use crate::wire;
 const OPENING: usize = 100;
 const READ_BUFFER: usize = 256 * 1024;
 
-/// The receiver of a server's packets.
+/// Receives the packets that a server sends.
 pub trait Sink {
     /// An event for a connection: `["name",…]`.
     fn event(&mut self, connection: usize, text: &[u8]);
@@ -63,7 +63,7 @@ pub struct Entry {
 struct Connection {
     stream: TcpStream,
     upgraded: bool,
-    /// Set while the client polls.
+    /// The state of long-polling; set while the client polls.
     polling: Option<Box<Polling>>,
     entry: Entry,
     /// The received part of an incomplete frame.
@@ -84,7 +84,7 @@ pub struct Load {
 }
 
 impl Load {
-    /// A load generator without connections.
+    /// Creates a load generator without connections.
     pub fn new() -> anyhow::Result<Self> {
         Ok(Self {
             poll: Poll::new()?,

@@ -12,7 +12,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let size = Size { idle: setting("BENCH_IDLE", 10_000)? as usize, seconds: setting("BENCH_SECONDS", 4)? };
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let picks = |name: &str| wanted.iter().any(|part| name.contains(part.as_str()));
-    // Parts of scenarios' names pick scenarios, parts of servers' names servers.
+    // Arguments select scenarios and servers by a part of their names.
     let all_scenarios = !SCENARIOS.iter().any(|scenario| picks(scenario.name));
     let all_peers = !SCENARIOS.iter().flat_map(|scenario| scenario.peers).any(|peer| picks(peer.name()));
     let is_wanted = |scenario: &str, peer: &str| (all_scenarios || picks(scenario)) && (all_peers || picks(peer));
@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<ExitCode> {
                         println!("{}/{repeat} {}: {}", turn + 1, told(), serde_json::to_string(&figures)?);
                         report.runs.push(Run { turn, scenario: scenario.name, peer: *peer, figures });
                     }
-                    // A failure is reported, and the other measurements go on.
+                    // A scenario that fails is reported, and the other measurements go on.
                     Err(error) => {
                         println!("{}/{repeat} not measured: {error:#}", turn + 1);
                         report.failures.push(format!("{error:#}"));

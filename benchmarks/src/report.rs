@@ -55,7 +55,7 @@ impl Range {
 }
 
 impl Report {
-    /// An empty report for this machine.
+    /// Creates an empty report for this machine.
     pub fn new(repeat: u32, size: Size) -> Self {
         let Size { idle, seconds } = size;
         let run = format!("BENCH_REPEAT={repeat} BENCH_IDLE={idle} BENCH_SECONDS={seconds} make bench");
@@ -67,7 +67,7 @@ impl Report {
     /// Writes `results/`, or the folder that `BENCH_RESULTS` names.
     ///
     /// # Errors
-    /// A file cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn write(&self) -> anyhow::Result<()> {
         let usual = || Path::new(env!("CARGO_MANIFEST_DIR")).join("results");
         let out = std::env::var_os("BENCH_RESULTS").map_or_else(usual, PathBuf::from);

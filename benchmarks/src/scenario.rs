@@ -26,8 +26,8 @@ pub struct Size {
 }
 
 impl Size {
-    /// Idle clients that open with long-polling: fewer, because each uses several ports, and the kernel keeps a port
-    /// for a minute after its connection is closed.
+    /// Number of idle clients that open with long-polling: fewer than the others, because each uses several ports, and
+    /// the kernel keeps a port for a minute after its connection is closed.
     const fn idle_over_http(self) -> usize {
         self.idle / 4
     }
@@ -35,7 +35,7 @@ impl Size {
 
 /// A measurement.
 pub struct Scenario {
-    /// The name in the tables.
+    /// The scenario's name in the tables.
     pub name: &'static str,
     /// A description in one line.
     pub about: &'static str,
@@ -186,7 +186,7 @@ impl Stage {
         Ok(Self { nodes, redis })
     }
 
-    /// The address of a connection's node. Connections are spread over the nodes in turn.
+    /// The address of the node that serves a connection. Connections are spread over the nodes in turn.
     fn address(&self, connection: usize) -> SocketAddr {
         self.nodes[connection % self.nodes.len()].address
     }
@@ -225,7 +225,7 @@ impl Scenario {
     /// Runs the scenario once.
     ///
     /// # Errors
-    /// The reason why the scenario could not be measured.
+    /// Returns the reason why the scenario could not be measured.
     pub fn measure(&self, peer: Peer, size: Size) -> anyhow::Result<Figures> {
         let stage = Stage::start(peer, self.nodes)?;
         (self.run)(&stage, size)

@@ -19,18 +19,18 @@ pub enum Peer {
     Native,
     /// This project with the socketioxide engine.
     Socketioxide,
-    /// Node's socket.io; two nodes use the adapter on `PUBLISH`.
+    /// Node's socket.io; two nodes use the adapter that sends with `PUBLISH`.
     Node,
-    /// Node's socket.io; two nodes use the adapter on `SPUBLISH`.
+    /// Node's socket.io; two nodes use the adapter that sends with `SPUBLISH`.
     NodeSharded,
     /// socketioxide as its documentation sets it up, one node.
     Minimal,
-    /// One write per recipient and nothing else; one node.
+    /// The floor program, which only writes each event to each recipient; one node.
     Floor,
 }
 
 impl Peer {
-    /// The name in the tables.
+    /// The server's name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "roomcast, native",
@@ -100,12 +100,12 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// User and system time since the start, in microseconds.
+    /// User and system time of the process since its start, in microseconds.
     pub fn cpu_us(&self) -> anyhow::Result<f64> {
         cpu_us(self.0.id())
     }
 
-    /// Resident memory in KiB.
+    /// Resident memory of the process in KiB.
     pub fn rss_kib(&self) -> anyhow::Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS: the server has ended")?;

@@ -87,7 +87,8 @@ fn with(sid: &str) -> String {
     if sid.is_empty() { String::new() } else { format!("&sid={sid}") }
 }
 
-/// The body of the first whole answer and the bytes that the answer took. It must be a 200 with a known length.
+/// Returns the body of the first whole answer, and the number of bytes that the answer took. It must be a 200 with a
+/// known length.
 pub fn answer(bytes: &[u8]) -> anyhow::Result<Option<(&[u8], usize)>> {
     let Some(head) = head(bytes) else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..head]).to_ascii_lowercase();
@@ -103,7 +104,7 @@ pub fn said(text: &[u8]) -> Option<(u32, u64)> {
     Some((number(members.next()?)? as u32, number(members.next()?)?))
 }
 
-/// The number that the digits at the start of the bytes form.
+/// Reads the number that the digits at the start of the bytes form.
 pub fn number(digits: &[u8]) -> Option<u64> {
     let digits = digits.iter().take_while(|byte| byte.is_ascii_digit());
     let mut any = false;

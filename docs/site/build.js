@@ -1,4 +1,4 @@
-// Builds the site into .cache/site/html, and checks every link and anchor of it. Asks no other host.
+// Builds the site into .cache/site/html, and checks every link and anchor of the site. Asks no other host.
 //
 // DOCS_SOURCE is the address of the source tree, such as https://git.example.com/roomcast/blob/main: links to files that are not
 // pages lead there. Without it they become plain text.
@@ -14,7 +14,7 @@ const SITE = join(ROOT, '.cache/site');
 const SOURCE = process.env.DOCS_SOURCE;
 const findings = [];
 
-/** A link of a page, as it reads on the site. */
+/** Translates a link of a page to the form in which the site has it. */
 function link(page, whole, text, href) {
   if (/^(#|[a-z]+:)/.test(href)) return whole;
   const [file, anchor] = href.split('#');
@@ -31,14 +31,14 @@ function stage(page) {
   const text = blocks.map((block, at) => (at % 2 ? block : block.replace(/\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)/g, (...found) => link(page, ...found))));
   const target = join(SITE, 'pages', place(page));
   mkdirSync(dirname(target), { recursive: true });
-  // Double braces are text of contracts here, not expressions of Vue.
+  // Double braces in these pages are text of contracts, not expressions of Vue.
   writeFileSync(target, `::: v-pre\n${text.join('')}\n:::\n`);
 }
 
 const html = (folder) =>
   readdirSync(folder, { recursive: true }).filter((file) => file.endsWith('.html') && file !== '404.html');
 
-/** Links whose page or anchor the built site does not have. */
+/** Returns the links whose page or anchor the built site does not have. */
 function check() {
   const folder = join(SITE, 'html');
   const pages = new Map(html(folder).map((file) => [`/${file}`, readFileSync(join(folder, file), 'utf8')]));

@@ -1,5 +1,6 @@
 //! One-room capabilities: a second, short-lived token that a backend signs and a client sends in a payload.
 //!
+//! The claims of a capability:
 //! `{ "use": "room", "room": "<the room's exact name>", "exp": …, "sub"?: "<the only user>" }`
 
 use serde_json::Value;

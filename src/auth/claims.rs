@@ -47,7 +47,8 @@ pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
     match claims.get("jti").and_then(scalar).filter(|id| !id.is_empty() && id.len() <= MAX_TOKEN_ID_BYTES) {
         Some(id) => id.into(),
         None => {
-            // The signature is left out: some algorithms permit several signatures of the same bytes.
+            // The fingerprint leaves out the signature, because some algorithms permit several signatures of the same
+            // bytes.
             let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
             let digest = Sha256::digest(signed.as_bytes());
             let mut id = String::with_capacity(FINGERPRINT.len() + 22);
@@ -58,7 +59,7 @@ pub(super) fn token_id(claims: &ClaimSet, token: &str) -> Arc<str> {
     }
 }
 
-/// When the token was issued (`iat`), in s of Unix time.
+/// When the token was issued (`iat`), in seconds of Unix time.
 pub(crate) fn issued_at(iat: Option<&Value>) -> Option<u64> {
     let at = iat?.as_f64()?;
     // The cast limits a number that is too large to the maximum of `u64`.

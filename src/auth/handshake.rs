@@ -78,7 +78,7 @@ impl Handshake {
     /// The named parts as an object with `query`, `headers` and `auth`.
     ///
     /// # Errors
-    /// [`Code::TooLarge`] beyond `MAX_HANDSHAKE_BYTES`.
+    /// Returns [`Code::TooLarge`] if the parts are larger than `MAX_HANDSHAKE_BYTES`.
     pub fn named<'a>(&self, parts: impl Iterator<Item = &'a HandshakePart>) -> Result<Value, Refusal> {
         let (mut query, mut headers, mut members, mut whole) = (Map::new(), Map::new(), Map::new(), false);
         for part in parts {
@@ -155,7 +155,7 @@ fn bearer(value: &str) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-// Shows no values, because every field may hold a token.
+// The debug output shows no values, because every field may hold a token.
 impl std::fmt::Debug for Handshake {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handshake")

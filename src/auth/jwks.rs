@@ -30,8 +30,8 @@ const FIRST_INTERVAL: Duration = Duration::from_secs(5);
 /// Fetches a key set again and again, until this value is dropped.
 pub(super) struct KeySetFetcher {
     extra: Arc<ExtraFetch>,
-    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not
-    /// count.
+    /// The number of fetches of the key set that have completed, successful or not. The fetch in
+    /// [`KeySetFetcher::start`] does not count.
     fetched: watch::Receiver<u64>,
     patience: Duration,
     _task: AbortOnDropHandle<()>,
@@ -43,7 +43,7 @@ struct ExtraFetch {
     wanted: Notify,
     /// Whether an extra fetch is requested and has not completed.
     pending: AtomicBool,
-    /// The earliest time of the next extra fetch.
+    /// The earliest time at which the next extra fetch may start.
     next: Mutex<Option<Instant>>,
 }
 
@@ -91,8 +91,8 @@ impl KeySetFetcher {
         Ok(Self { extra, fetched, patience, _task: task })
     }
 
-    /// The number of fetches that have completed, successful or not. The fetch in [`KeySetFetcher::start`] does not
-    /// count.
+    /// The number of fetches of the key set that have completed, successful or not. The fetch in
+    /// [`KeySetFetcher::start`] does not count.
     pub(super) fn fetches(&self) -> u64 {
         *self.fetched.borrow()
     }
@@ -108,8 +108,8 @@ impl KeySetFetcher {
         }
     }
 
-    /// Whether more than `known` fetches have completed. Waits for a requested fetch, at most as long as a fetch may
-    /// take.
+    /// Whether more than `known` fetches of the key set have completed. Waits for a requested fetch, at most as long as
+    /// a fetch may take.
     pub(super) async fn is_newer_than(&self, known: u64) -> bool {
         let mut fetched = self.fetched.clone();
         let is_pending = self.extra.pending.load(Ordering::Acquire);
@@ -151,7 +151,7 @@ impl KeySource {
                 if body.len() > MAX_BODY_BYTES { Err(FetchError::TooLarge) } else { Ok(body) }
             }
             Self::Url { client, url } => {
-                // The URL may hold a secret, so it stays out of the error.
+                // The error does not contain the URL, because a URL may hold a secret.
                 let request = client.get(url).header("accept", "application/json");
                 let answer = request.send().await.and_then(reqwest::Response::error_for_status);
                 let mut answer = answer.map_err(reqwest::Error::without_url)?;
@@ -191,7 +191,7 @@ impl KeySetRefresher {
                 Ok(keys) => self.replace(keys),
                 Err(error) => self.complain(&error),
             }
-            // `done` changes before `pending`: a caller that sees no pending fetch must also see the new count.
+            // `done` changes before `pending`, so that a caller that sees no pending fetch also sees the new count.
             self.done.send_modify(|count| *count += 1);
             self.extra.pending.store(false, Ordering::Release);
             next = Instant::now() + self.pause();

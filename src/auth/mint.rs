@@ -27,9 +27,9 @@ pub struct NewToken {
 
 /// The key that signs a token.
 pub struct TokenSigner<'k> {
-    /// One of HS256, HS384 and HS512.
+    /// The algorithm of the signature: HS256, HS384 or HS512.
     pub algorithm: Algorithm,
-    /// The name of the key.
+    /// The name of the signing key (`kid`).
     pub kid: Option<&'k str>,
     /// The shared secret.
     pub secret: &'k str,
@@ -49,7 +49,7 @@ pub enum MintError {
 /// Creates a signed token that is valid from now on for `ttl`.
 ///
 /// # Errors
-/// The key cannot sign.
+/// Returns an error if the key cannot sign.
 pub fn mint(claims: &NewToken, ttl: Duration, signer: &TokenSigner<'_>) -> Result<String, MintError> {
     if !signer.algorithm.is_symmetric() {
         return Err(MintError::Asymmetric(signer.algorithm));

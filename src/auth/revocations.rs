@@ -12,10 +12,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::time::from_unix_millis;
 use crate::user::User;
 
-/// The set of revocations: at most [`MAX_REVOCATIONS`]. Expired ones are removed.
+/// The set of revocations, of which there are at most [`MAX_REVOCATIONS`]. Expired ones are removed.
 pub struct Revocations {
     entries: RwLock<HashMap<Subject, Revocation>>,
-    /// The number of entries. Lets nodes without revocations skip the lock.
+    /// The number of revocations in the set. Lets nodes without revocations skip the lock.
     count: AtomicUsize,
     metrics: Arc<Metrics>,
 }

@@ -46,7 +46,7 @@ const ALGORITHMS: [Algorithm; 12] = [
     Algorithm::EdDSA,
 ];
 
-/// The key that signs with an algorithm.
+/// The key that signs tokens with an algorithm.
 fn signing(algorithm: Algorithm) -> EncodingKey {
     match algorithm {
         Algorithm::ES256 => EncodingKey::from_ec_pem(EC256.as_bytes()).unwrap(),
@@ -57,7 +57,7 @@ fn signing(algorithm: Algorithm) -> EncodingKey {
     }
 }
 
-/// The key that verifies an algorithm.
+/// The key that verifies tokens of an algorithm.
 fn verifying(algorithm: Algorithm, kid: Option<&str>) -> AuthKeySettings {
     let public = match algorithm {
         Algorithm::ES256 => EC256_PUBLIC,
@@ -82,7 +82,7 @@ async fn authenticator(config: &AuthSettings) -> Arc<Authenticator> {
     Authenticator::new(config, Arc::default()).await.unwrap()
 }
 
-/// A time in the future, in s of Unix time.
+/// A time in the future, in seconds of Unix time.
 fn soon(seconds: i64) -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(now.as_secs()).unwrap() + seconds

@@ -63,7 +63,7 @@ fn validation(config: &config::AuthSettings, algorithm: Algorithm) -> Validation
 struct TokenHeader {
     alg: String,
     kid: Option<String>,
-    /// Extensions that a verifier must understand. The node understands none.
+    /// The extensions in a token's header that a verifier must understand (`crit`). The node understands none.
     crit: Option<IgnoredAny>,
 }
 

@@ -6,12 +6,12 @@ use super::welcome::{TRYING_ROLES, TRYING_USER};
 use crate::auth::mint::{MintError, NewToken, TokenSigner, mint};
 use crate::config::{Algorithm, ApiKeySettings, AuthKeySettings, Config, Secret};
 
-/// The name of the keys that are made for one run.
+/// The name of the keys that development mode makes for one run.
 const NAME: &str = "dev";
 /// How long the printed token is valid.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The keys of one run, which are printed.
+/// The keys of one run, which development mode prints.
 pub(super) struct Development {
     /// A user's token.
     pub(super) token: String,
@@ -30,7 +30,7 @@ pub(super) fn prepare(config: &mut Config) -> Result<Development, MintError> {
         audience: config.auth.audience.first().cloned(),
         ..NewToken::default()
     };
-    // A unique name, so that it does not clash with configured keys.
+    // The name of the keys is unique, so that it does not clash with configured keys.
     let kid = format!("{NAME}-{}", &random()[..8]);
     let signer = TokenSigner { algorithm: Algorithm::HS256, kid: Some(&kid), secret: &secret };
     let token = mint(&claims, TOKEN_TTL, &signer)?;

@@ -54,7 +54,7 @@ pub(super) fn run(args: &DoctorArgs) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the runtime cannot start").map_err(Failure::run)?;
     let report = runtime.block_on(doctor::examine(&options)).map_err(Failure::configuration)?;
-    // Does not wait for a name that is still being resolved.
+    // Ends without waiting for a host name that is still being resolved.
     runtime.shutdown_background();
     if args.json {
         write_stdout(&format!("{:#}\n", report.json()))?

@@ -16,7 +16,7 @@ const ASK: Duration = Duration::from_millis(500);
 /// How long the API may take to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The node, and what it has to do.
+/// The node to drain, and the request to it.
 #[derive(Debug, Args)]
 pub(super) struct DrainArgs {
     /// The URL of the node's API, as http://ADDRESS:PORT. Default: api.listen of the configuration.

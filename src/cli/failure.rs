@@ -7,7 +7,7 @@ use crate::auth::AuthSetupError;
 use crate::config::ConfigError;
 use crate::contract::report::ContractReport;
 
-/// The exit code of all other failures.
+/// The exit code of all failures that have no code of their own.
 const RUN: u8 = 1;
 
 /// A failure and its exit code.

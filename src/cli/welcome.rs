@@ -12,10 +12,10 @@ pub use example::example;
 
 /// The user in development mode's token.
 pub(super) const TRYING_USER: &str = "dev";
-/// The user's roles, which permit what contracts reserve for administrators.
+/// The roles of development mode's user, which permit what contracts reserve for administrators.
 pub(super) const TRYING_ROLES: [&str; 1] = ["admin"];
 
-/// The contents of the page.
+/// The values that the page of development mode shows.
 pub struct WelcomeInfo {
     /// The address for clients.
     pub server: SocketAddr,
@@ -27,7 +27,7 @@ pub struct WelcomeInfo {
     pub token: String,
     /// An API key.
     pub api_key: String,
-    /// An example that the contracts permit.
+    /// An example event that the contracts permit.
     pub example: Example,
 }
 

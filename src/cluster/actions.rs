@@ -13,7 +13,7 @@ use crate::session::{Close, RoomName, Session};
 
 const TOPIC: &str = "act";
 
-/// An action as the other nodes receive it.
+/// An action on clients, as the other nodes receive it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ActionMessage {
     namespace: Arc<str>,

@@ -31,7 +31,7 @@ impl AskedClients {
         Self { waiting: sessions.iter().take(MAX_CLIENTS).filter_map(ask).collect() }
     }
 
-    /// How many clients have not answered yet.
+    /// How many of the asked clients have not answered yet.
     pub(super) fn count(&self) -> usize {
         self.waiting.len()
     }

@@ -173,8 +173,8 @@ impl CanaryNumbers {
         let sender = self.nodes.entry(origin.node.clone()).or_insert_with(fresh);
         let mut lost = 0;
         if sender.incarnation != origin.incarnation {
-            // The node was started again. The canaries that are missing from before the restart will not arrive any
-            // more.
+            // The node of these canaries was started again. The canaries that are missing from before the restart will
+            // not arrive any more.
             lost = sender.missing.len() as u64;
             *sender = fresh();
         }

@@ -87,7 +87,7 @@ struct SeenNode {
 }
 
 impl Conflicts {
-    /// Creates an empty record for this node. `contracts` is the digest of this node's contracts.
+    /// Creates an empty record of conflicts for this node. `contracts` is the digest of this node's contracts.
     pub(super) fn new(own: FrameSender, contracts: &str) -> Self {
         Self { own, contracts: contracts.to_owned(), table: Mutex::default() }
     }

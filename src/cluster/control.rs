@@ -114,7 +114,8 @@ mod tests {
     use crate::formats::{FRAME, frozen};
     use crate::recovery::MovedSession;
 
-    /// Reads a message, writes it as the node does, and compares that with the frozen sample, which it reads again.
+    /// Reads a message and writes it as the node does, and compares the result with the frozen sample, which it reads
+    /// again.
     fn frozen<T: Serialize + DeserializeOwned>(topic: &str, sample: &str, message: &str) {
         let data: T = serde_json::from_str(message).unwrap();
         let written = serde_json::to_vec(&Control { topic, data }).unwrap();

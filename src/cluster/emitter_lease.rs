@@ -26,7 +26,7 @@ pub(super) struct EmitterLease {
     name: String,
     script: Script,
     lease: Mutex<Option<GrantedLease>>,
-    /// Called with true when this node gets the lease, and with false when this node has lost the lease.
+    /// Called with true when this node gets the lease, and with false when it has lost the lease.
     change: Box<dyn Fn(bool) + Send + Sync>,
 }
 
@@ -77,7 +77,7 @@ impl EmitterLease {
     /// Asks Redis to grant or renew the lease. If Redis answers that another node has the lease, this node loses the
     /// lease at once. Without an answer this node keeps the lease until it ends.
     async fn renew(&self) {
-        // Both values are read before the request, so that the lease never ends earlier in Redis than here.
+        // Both values are read before the request, so that the lease never ends earlier in Redis than on this node.
         let (until, subscriptions) = (Instant::now() + LEASE, self.redis.subscriber().generation());
         match self.ask(LEASE).await {
             Some(0) => self.set(None),

@@ -52,7 +52,7 @@ pub fn encode(outgoing: &Outgoing) -> BytesMut {
     out
 }
 
-/// Reads an event from another node. The text and the attachments share the memory of `bytes`.
+/// Reads an event that another node sent. The text and the attachments share the memory of `bytes`.
 ///
 /// # Errors
 /// [`MalformedEvent`] if [`encode`] did not write the bytes.
@@ -74,7 +74,7 @@ pub fn decode(namespace: &Arc<str>, mut bytes: Bytes) -> Result<Outgoing, Malfor
 /// for an event for a whole namespace.
 ///
 /// # Errors
-/// The same as for [`decode`].
+/// Returns the same errors as [`decode`].
 pub fn concerns(bytes: &Bytes, is_wanted: impl Fn(&str) -> bool) -> Result<bool, MalformedEvent> {
     let mut bytes = &bytes[..];
     let _flags = bytes.try_get_u8().map_err(|_| MalformedEvent)?;

@@ -78,7 +78,7 @@ impl Frame {
     /// Reads a frame. The body shares the memory of `bytes`.
     ///
     /// # Errors
-    /// See [`FrameError`].
+    /// Returns a [`FrameError`] that says why the bytes are no frame.
     pub fn decode(mut bytes: Bytes) -> Result<Self, FrameError> {
         if !bytes.starts_with(MAGIC) {
             return Err(FrameError::Foreign);

@@ -30,8 +30,8 @@ pub(super) struct Gaps {
 struct SeenChannel {
     incarnation: u64,
     channels: HashMap<Arc<str>, Expected>,
-    /// How many runs of numbers the node had begun, with the time at which the node reported that; in ascending order.
-    /// The first entry is the node's start, when the node had begun no run.
+    /// How many runs of numbers the node had begun, with the time at which the node reported this number; in ascending
+    /// order. The first entry is the node's start, when the node had begun no run.
     known: VecDeque<(u32, Instant)>,
     last: Instant,
 }
@@ -294,8 +294,8 @@ mod tests {
         // The node was started after this node listened, and its first messages were lost.
         assert_eq!(gaps.note(&origin(1), &channel, number(1, 23), later(60)), ArrivalOrder::After(22));
         assert_eq!(gaps.note(&origin(1), &room, number(2, 3), later(60)), ArrivalOrder::After(2));
-        // The other node was running before. This node cannot know when the first of its runs began, but it knows it of
-        // the next.
+        // The other node was running before this node listened. This node cannot know when the first of its runs began,
+        // but it knows it of the next.
         let other = FrameSender { node: "b".into(), incarnation: 1 };
         assert_eq!(gaps.note(&other, &channel, number(4, 9), long_ago()), ArrivalOrder::After(0));
         assert_eq!(gaps.note(&other, &room, number(7, 5), long_ago()), ArrivalOrder::After(0));

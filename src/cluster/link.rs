@@ -44,7 +44,8 @@ impl ClusterInbox {
         library: Arc<dyn LibraryCodec>,
         handlers: MessageHandlers,
     ) -> Arc<Inbound> {
-        // Before the first heartbeat, because heartbeats tell which channels the node listens to.
+        // The channels must be known before the first heartbeat, because heartbeats tell which channels the node
+        // listens to.
         let inbound = self.events.start(cluster.rooms.clone(), publisher, library);
         self.control.start(cluster, handlers);
         inbound

@@ -32,7 +32,7 @@ impl Number {
     }
 
     pub(super) fn unpack(packed: u64) -> Self {
-        // The casts only split the value into its halves.
+        // The casts only split the value into its run and its count.
         Self { run: (packed >> 32) as u32, count: (packed & u64::from(u32::MAX)) as u32 }
     }
 }
@@ -99,7 +99,7 @@ impl ChannelNumbers {
         self.runs
     }
 
-    /// The last number of a channel; 0 before the first.
+    /// The last message number of a channel; 0 before the first message.
     pub(super) fn head(&self, channel: &str) -> u64 {
         self.channels.get(channel).map_or(0, |last| last.number.pack())
     }

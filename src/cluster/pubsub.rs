@@ -75,7 +75,7 @@ struct SendJob {
     frame: Bytes,
     counted: bool,
     queued: Instant,
-    /// Released when Redis has answered, or when the writer stops waiting for the answer.
+    /// The permit for the buffer: released when Redis has answered, or when the writer stops waiting for the answer.
     _bytes: ReservedBytes,
     done: oneshot::Sender<Result<usize, RemoteFailure>>,
 }
@@ -110,7 +110,7 @@ impl PubSub {
         })
     }
 
-    /// This node's id and start time, which every message of this node contains.
+    /// This node's id and start time, which are in every message of this node.
     pub fn origin(&self) -> &FrameSender {
         &self.origin
     }
@@ -119,8 +119,8 @@ impl PubSub {
     /// Redis is known to be unreachable.
     ///
     /// # Errors
-    /// Fails at once when Redis is known to be unreachable or the buffer is full. The receipt reports every later
-    /// failure.
+    /// Returns an error at once when Redis is known to be unreachable or the buffer is full. The receipt
+    /// reports every later failure.
     pub fn publish<B: AsRef<[u8]>>(
         &self,
         channel: &Arc<str>,
@@ -138,7 +138,7 @@ impl PubSub {
     /// and `frame` adds the number. See [`PubSub::publish`].
     ///
     /// # Errors
-    /// The same as for [`PubSub::publish`]; [`RemoteFailure::Refused`] if there is no body.
+    /// Returns the same errors as [`PubSub::publish`], and [`RemoteFailure::Refused`] if there is no body.
     pub fn publish_as<B>(
         &self,
         kind: SubscriptionKind,
@@ -163,7 +163,7 @@ impl PubSub {
     /// Publishes a message whose loss does not matter: the message has no number and is not counted.
     ///
     /// # Errors
-    /// The same as for [`PubSub::publish`].
+    /// Returns the same errors as [`PubSub::publish`].
     pub fn tell(&self, channel: &Arc<str>, body: &[u8]) -> Result<Receipt, RemoteFailure> {
         self.send_as(SubscriptionKind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))
     }
@@ -172,7 +172,7 @@ impl PubSub {
     /// it listens.
     ///
     /// # Errors
-    /// The same as for [`PubSub::publish`].
+    /// Returns the same errors as [`PubSub::publish`].
     pub async fn tell_counted(&self, channel: &Arc<str>, body: &[u8]) -> Result<usize, RemoteFailure> {
         self.hand_over(SubscriptionKind::Sharded, channel, Frame::encode(&self.origin, 0, now_us(), body))?
             .await
@@ -182,7 +182,7 @@ impl PubSub {
     /// Publishes bytes of another protocol unchanged.
     ///
     /// # Errors
-    /// The same as for [`PubSub::publish`].
+    /// Returns the same errors as [`PubSub::publish`].
     pub fn send_as(&self, kind: SubscriptionKind, channel: &Arc<str>, bytes: Bytes) -> Result<Receipt, RemoteFailure> {
         self.hand_over(kind, channel, bytes).map(receipt)
     }
@@ -248,7 +248,7 @@ impl PubSub {
     /// channels on which this node has published nothing for a second. The other nodes compare these numbers with the
     /// messages that they have received.
     ///
-    /// The second value is how many runs of numbers this node has begun (see the module `numbers`).
+    /// The second value is the number of runs of numbers that this node has begun (see the module `numbers`).
     pub(super) fn heads(&self) -> (HashMap<Arc<str>, u64>, u32) {
         let listens = self.listens();
         let mut outgoing = self.outgoing.lock().expect("no thread panics while it holds this lock");
@@ -390,7 +390,7 @@ async fn write(writer: FrameSenderTask, mut jobs: mpsc::Receiver<SendJob>) {
                     let _ = tokio::time::timeout(LISTENERS_WAIT, writer.listeners_are_back()).await;
                 }
                 let mut sending = Box::pin(writer.clone().send(job));
-                // The first poll hands the command to fred. Polling here keeps the commands in order.
+                // The first poll of the future gives the command to fred. Polling here keeps the commands in order.
                 if futures_util::poll!(&mut sending).is_pending() {
                     in_flight.push(sending);
                 }
@@ -433,7 +433,7 @@ impl FrameSenderTask {
             }
             _ => {}
         }
-        // The caller may have dropped the receipt.
+        // The caller may have dropped the receiver of the receipt.
         let _ = job.done.send(outcome);
     }
 

@@ -128,8 +128,7 @@ impl ClusterActions {
                 // Every node receives the answer. Only the node that asked has an entry for the question.
                 let waiting = told.questions.waiting.lock().expect("no thread panics while it holds this lock");
                 if let Some(asker) = waiting.get(&tell.id) {
-                    // If an answer does not fit into the queue, the asking node reports the node that answered as
-                    // missing.
+                    // If an answer does not fit into the queue, the asking node reports the answering node as missing.
                     asker.offer(tell.size_bytes(), || (node.into(), tell));
                 }
             },

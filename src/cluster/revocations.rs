@@ -41,7 +41,7 @@ const CHECK_SOON: Duration = Duration::from_millis(50);
 /// Maximum number of changes in one message or write.
 const BATCH: usize = 500;
 
-/// Disconnects a session that was revoked.
+/// Disconnects a session whose token was revoked.
 pub type EndSession = Arc<dyn Fn(&Arc<Session>) + Send + Sync>;
 
 /// Revokes users, tokens and sockets on all nodes.
@@ -139,7 +139,7 @@ impl ClusterRevoker {
                 // A node that misses this message later reads the new number from Redis.
                 self.cluster.tell(TOPIC, &message).await
             }
-            // The change takes effect on this node only: the change is neither stored nor sent to the other nodes.
+            // The change takes effect on this node only: it is neither stored nor sent to the other nodes.
             Err(StoreError::Full) => {
                 let made = changes.iter().filter(|(_, revocation)| revocation.is_some()).count();
                 self.set.count_dropped("full", made);
@@ -380,7 +380,7 @@ async fn keep_up(revoker: std::sync::Weak<ClusterRevoker>) {
                 }
                 let pause = if done { CHECK } else { CHECK_SOON };
                 let _ = tokio::time::timeout(pause, revoker.behind.notified()).await;
-                // Waits, so that changes in quick succession are read together.
+                // Waits a moment, so that changes in quick succession are read together.
                 Duration::from_millis(10)
             }
             None => return,

@@ -4,8 +4,8 @@
 -- ARGV[1]  the node that asks
 -- ARGV[2]  ms; 0 gives the lease up
 --
--- Returns the lease's number as text, or 0 when it is another's or was given up. A new lease has a larger number than every
--- one before, even after Redis has lost its keys: it is the time.
+-- Returns the lease's number as text, or 0 when another node holds the lease or it was given up. A new lease has a
+-- larger number than every one before, even after Redis has lost its keys: it is the time.
 
 local held = redis.call('GET', KEYS[1])
 local holder, number

@@ -64,7 +64,7 @@ pub(super) struct SlowestAnswer {
     id: String,
     /// The node's slowest connections; each is a [`SlowConnection`] as JSON.
     items: Vec<Box<RawValue>>,
-    /// Whether some connections were left out.
+    /// Whether the node left out some connections.
     cut: bool,
 }
 
@@ -84,7 +84,7 @@ pub(super) struct SlowConnection {
 }
 
 impl SlowestConnections {
-    /// Creates the survey of a node. `own` lists this node's connections.
+    /// Creates the survey of slow connections of a node. `own` lists this node's connections.
     pub fn new(cluster: &Arc<Cluster>, own: Arc<dyn Directory>) -> Arc<Self> {
         Arc::new(Self {
             cluster: cluster.clone(),

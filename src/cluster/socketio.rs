@@ -47,7 +47,7 @@ impl From<Unreadable> for UnusableMessage {
 }
 
 impl UnusableMessage {
-    /// The label in metrics.
+    /// The label of the reason in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

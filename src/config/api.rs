@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{SectionCheck, is_name};
 use super::{Period, Secret, Size};
 
-/// Minimum length of a secret, in bytes. A shorter one could be guessed.
+/// Minimum length of an API key's secret, in bytes. A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
 
 /// The listener for backends and operators.
@@ -47,7 +47,7 @@ impl Default for ApiSettings {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "ApiKey")]
 pub struct ApiKeySettings {
-    /// The name of the backend that holds the key; appears in logs.
+    /// The name of the backend that holds the key; log records show it.
     pub name: String,
     /// The secret that the backend sends as `Authorization: Bearer …`; at least 16 characters.
     pub secret: Secret,

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use super::check::SectionCheck;
 use super::{Period, Secret, Url};
 
-/// Minimum length of a secret, in bytes. RFC 7518 asks for the length of the hash; the documentation advises that.
+/// Minimum length of a shared secret that signs tokens, in bytes. RFC 7518 asks for the length of the hash; the
+/// documentation advises that.
 const SHORTEST_SECRET: usize = 16;
 /// Maximum of `leeway`. Clocks that differ by more should be corrected instead.
 const LONGEST_LEEWAY: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// Keys that tokens are verified with. Contracts say whether a token is needed.
+/// The keys that verify tokens. Contracts say whether a token is needed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Auth")]
@@ -55,19 +56,19 @@ pub struct AuthKeySettings {
     pub public_key: Option<String>,
 }
 
-/// A published key set.
+/// A published key set (RFC 7517).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Jwks")]
 pub struct JwksSettings {
-    /// The URL from which it is fetched: `https`, or `http` on loopback only.
+    /// The URL from which the key set is fetched: `https`, or `http` on loopback only.
     pub url: Option<Url>,
-    /// The file from which it is read, instead of `url`.
+    /// The file from which the key set is read, instead of `url`.
     #[schemars(with = "Option<String>")]
     pub file: Option<PathBuf>,
-    /// How often it is fetched again. If that fails, the node keeps the last valid set.
+    /// How often the key set is fetched again. If that fails, the node keeps the last valid set.
     pub refresh: Period,
-    /// How long the node waits for an answer.
+    /// How long the node waits for the key set.
     pub timeout: Period,
     /// The algorithms that keys of the set may use. A key that names none uses the first of these that fits its type.
     pub algorithms: Vec<Algorithm>,

@@ -1,4 +1,4 @@
-//! Checks that types cannot express. Each section checks itself and notes every mistake.
+//! Checks of settings that types cannot express. Each section checks itself and notes every mistake.
 
 use std::time::Duration;
 
@@ -46,27 +46,27 @@ pub(super) fn all(config: &Config, draft: &mut Draft) {
     }
 }
 
-/// Notes mistakes of one section.
+/// Collects the mistakes of one section.
 pub(super) struct SectionCheck<'a> {
     draft: &'a mut Draft,
     path: Vec<String>,
 }
 
 impl SectionCheck<'_> {
-    /// Checks a part of this part.
+    /// Checks a table inside this section.
     pub(super) fn within(&mut self, name: &str, work: impl FnOnce(&mut SectionCheck<'_>)) {
         let mut path = self.path.clone();
         path.push(name.to_owned());
         work(&mut SectionCheck { draft: self.draft, path });
     }
 
-    /// Checks an entry of a list.
+    /// Checks an entry of a list in this section.
     pub(super) fn entry(&mut self, list: &str, index: usize, work: impl FnOnce(&mut SectionCheck<'_>)) {
         let index = index.to_string();
         self.within(list, |check| check.within(&index, work));
     }
 
-    /// Notes a mistake of a key; an empty one means the part itself.
+    /// Records a mistake of a key; an empty key means the section itself.
     pub(super) fn refuse(&mut self, key: &str, problem: &str, remedy: &str) {
         let mut path = self.path.clone();
         path.extend(key.split('.').filter(|segment| !segment.is_empty()).map(str::to_owned));
@@ -74,7 +74,7 @@ impl SectionCheck<'_> {
         self.draft.refuse(&path, problem, &remedy);
     }
 
-    /// Notes a mistake unless `holds`. The remedy is to use the default.
+    /// Records a mistake unless `holds` is true. The remedy is to use the default.
     pub(super) fn must(&mut self, holds: bool, key: &str, problem: &str) {
         if !holds {
             self.refuse(key, problem, "");

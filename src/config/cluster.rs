@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::check::SectionCheck;
 use super::{Period, Secret};
 
-/// Minimum length of a secret, in bytes.
+/// Minimum length of `cluster.secret`, in bytes.
 const SHORTEST_SECRET: usize = 32;
 
 /// Maximum of `max_forwarded` and `max_forwarded_per_node`.
@@ -32,14 +32,15 @@ pub struct ClusterSettings {
     /// The shared secret with which nodes sign requests to each other. It is the same on all nodes; at least 32
     /// characters.
     pub secret: Option<Secret>,
-    /// The secret before the last rotation. Requests that are signed with it are still accepted.
+    /// The secret before the last change of `secret`; nodes still accept it. Requests that are signed with it are still
+    /// accepted.
     pub previous_secret: Option<Secret>,
     /// How long the node may take to connect to another node.
     pub connect_timeout: Period,
-    /// How many forwarded requests and tunnels may be open to all other nodes, and how many from them. Each waiting
-    /// poll counts as one.
+    /// How many forwarded requests and tunnels may be open to all other nodes, and how many may be open from them. Each
+    /// waiting poll counts as one.
     pub max_forwarded: usize,
-    /// How many of these may be open to one node.
+    /// How many forwarded requests and tunnels may be open to one node.
     pub max_forwarded_per_node: usize,
     /// Certificates with which the nodes check each other. Without them, requests between nodes are signed but not
     /// encrypted.
@@ -57,10 +58,10 @@ pub struct ClusterTlsSettings {
     /// PEM file of this node's certificate, for servers and clients.
     #[schemars(with = "String")]
     pub cert_file: PathBuf,
-    /// PEM file of its private key.
+    /// PEM file of the private key of this node's certificate.
     #[schemars(with = "String")]
     pub key_file: PathBuf,
-    /// The name that every node's certificate contains. Not set: the host of that node's `cluster.advertise`.
+    /// The name that the certificate of every node contains. Not set: the host of that node's `cluster.advertise`.
     pub server_name: Option<String>,
 }
 

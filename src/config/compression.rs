@@ -12,7 +12,7 @@ use super::check::SectionCheck;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Compression")]
 pub struct CompressionSettings {
-    /// Messages shorter than this, or longer than 64 KiB, are sent uncompressed.
+    /// Messages shorter than this size, or longer than 64 KiB, are sent uncompressed.
     pub threshold: Size,
     /// Compression level: 1 (fastest) to 9 (smallest).
     pub level: u32,

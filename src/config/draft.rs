@@ -3,7 +3,7 @@
 use super::mistake::SettingMistake;
 use super::{SettingOrigins, keys};
 
-/// A configuration that is being checked.
+/// A configuration whose mistakes are still being collected.
 pub(super) struct Draft {
     pub(super) origins: SettingOrigins,
     pub(super) mistakes: Vec<SettingMistake>,
@@ -41,7 +41,7 @@ pub(super) fn dotted(path: &[String]) -> String {
     text
 }
 
-/// Such as "remove it for the default, 25s".
+/// The remedy of a mistake, such as "remove it for the default, 25s".
 pub(super) fn default_of(path: &[String]) -> String {
     match keys::find(path).and_then(|key| key.default.as_ref()) {
         Some(serde_json::Value::String(text)) if text.is_empty() => String::new(),

@@ -97,7 +97,7 @@ fn joined(base: &Path, text: &str) -> String {
     if text.starts_with("embedded:") { text.to_owned() } else { base.join(text).to_string_lossy().into_owned() }
 }
 
-/// Whether the value of a key is a path that stays a path.
+/// Whether the value of a key is a path, or a list of paths, that is not replaced by the file's contents.
 pub(super) fn names_files(path: &str) -> bool {
     path == "contracts.files" || path == "auth.jwks.file" || path.ends_with("_file")
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{SectionCheck, is_name};
 use super::{Period, Secret, Url};
 
-/// Minimum length of a secret, in bytes. A shorter one could be guessed.
+/// Minimum length of a hook's secret, in bytes. A shorter one could be guessed.
 const SHORTEST_SECRET: usize = 16;
 /// Maximum of `retries`. After this many failures another try is of no use.
 const MOST_RETRIES: u32 = 10;
@@ -20,17 +20,18 @@ const MOST_RETRIES: u32 = 10;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Hook")]
 pub struct HookSettings {
-    /// The URL that the node calls.
+    /// The URL of the backend, which the node calls.
     pub url: Url,
-    /// The secret that signs requests. Not set: requests are not signed.
+    /// The secret with which the node signs requests to the backend. Not set: requests are not signed.
     pub secret: Option<Secret>,
-    /// The secret before the last rotation. Requests carry a signature with each of the two.
+    /// The secret before the last change of `secret`; requests are signed with both. Requests carry a signature with
+    /// each of the two.
     pub previous_secret: Option<Secret>,
-    /// How long the node waits for an answer.
+    /// How long the node waits for an answer of the backend.
     pub timeout: Period,
-    /// How many calls may be under way at once.
+    /// How many calls of the hook may be in progress at once.
     pub concurrency: usize,
-    /// How many further calls may wait. Beyond that, calls fail at once.
+    /// How many further calls of the hook may wait. Beyond that, calls fail at once.
     pub queue: usize,
     /// How often a failed call is repeated, if the contract declares it idempotent.
     pub retries: u32,
@@ -70,9 +71,9 @@ impl Default for HookSettings {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Breaker")]
 pub struct BreakerSettings {
-    /// Number of failures in a row after which the node stops calling.
+    /// Number of failed calls in a row after which the node stops calling the backend.
     pub failures: u32,
-    /// How long it stops. After that, one call tries again.
+    /// How long the node stops calling the backend. After that, one call tries again.
     pub open: Period,
 }
 

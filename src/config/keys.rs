@@ -1,7 +1,7 @@
-//! Every key of the configuration, as its JSON schema describes it.
+//! Describes every key of the configuration, from the structs' JSON schema.
 //!
-//! The structs are the only source: types for environment variables and defaults in messages come from here, and
-//! `docs/configuration.md` is generated from it.
+//! The structs are the only source: the types of environment variables, the defaults in messages, and
+//! `docs/configuration.md` come from them.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use super::Config;
 pub enum SettingType {
     /// Any text.
     Text,
-    /// A text that is never shown.
+    /// A text that is secret and is never shown.
     Secret,
     /// A URL. Its user information is never shown.
     Url,
@@ -24,7 +24,7 @@ pub enum SettingType {
     Size,
     /// A time with its unit.
     Time,
-    /// A number of events per time, such as `10/s`.
+    /// A number of events in a time, such as `10/s`.
     Rate,
     /// A whole number.
     Number,
@@ -41,7 +41,7 @@ pub enum SettingType {
 }
 
 impl SettingType {
-    /// The name of the type in the reference.
+    /// The name of the type in docs/configuration.md.
     #[cfg(test)]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -61,7 +61,7 @@ impl SettingType {
         }
     }
 
-    /// Whether the value may be read from a file, named by `<key>_file`.
+    /// Whether the value may be read from a file that the key `<key>_file` names.
     pub const fn may_be_in_a_file(self) -> bool {
         matches!(self, Self::Secret | Self::Url | Self::Pem)
     }
@@ -72,17 +72,17 @@ impl SettingType {
 pub struct SettingKey {
     /// The dotted path. `*` stands for a name that the operator chooses, `[]` for an entry of a list.
     pub path: String,
-    /// The type of the value.
+    /// The type of the key's value.
     pub kind: SettingType,
-    /// The permitted values, if there are only some.
+    /// The permitted values of the key, if only some values are permitted.
     pub choices: Vec<String>,
-    /// The default; `None` if there is none.
+    /// The default of the key; `None` if the key has no default.
     pub default: Option<Value>,
     /// The description.
     pub doc: String,
 }
 
-/// Every key, in the order of the structs.
+/// Returns every key, in the order of the structs.
 pub fn all() -> &'static [SettingKey] {
     static KEYS: LazyLock<Vec<SettingKey>> = LazyLock::new(|| {
         let schema = schemars::schema_for!(Config).to_value();
@@ -93,7 +93,7 @@ pub fn all() -> &'static [SettingKey] {
     &KEYS
 }
 
-/// The key at a path such as `["auth", "keys", "0", "kid"]`.
+/// Returns the key at a path such as `["auth", "keys", "0", "kid"]`.
 pub fn find(path: &[String]) -> Option<&'static SettingKey> {
     all().iter().find(|key| matches(&key.path, path))
 }
@@ -154,7 +154,7 @@ fn collect_key(root: &Value, property: &Value, path: &mut Vec<String>, keys: &mu
     path.pop();
 }
 
-/// Follows references, and picks the alternative that is not null.
+/// Follows references in the schema, and picks the alternative that is not null.
 fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
     if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
         return root.pointer(target.trim_start_matches('#')).unwrap_or(schema);
@@ -213,7 +213,7 @@ pub fn json_schema() -> Value {
     schema
 }
 
-/// Adds `<key>_file` beside every key whose value may stand in a file of its own.
+/// Adds `<key>_file` beside every key whose value may be read from a file.
 fn allow_files(schema: &mut Value) {
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
         let mut files = Map::new();

@@ -7,11 +7,11 @@ pub(super) mod original;
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-/// Values and the name of their source.
+/// The values of one layer, and the name of their source.
 pub(super) struct Layer {
-    /// The name, such as `roomcast.toml`, or `environment ROOMCAST_LOG__LEVEL`.
+    /// The name of the layer, such as `roomcast.toml`, or `environment ROOMCAST_LOG__LEVEL`.
     pub(super) name: String,
-    /// The values, as a table.
+    /// The values of the layer, as a table.
     pub(super) values: Value,
 }
 

@@ -14,7 +14,7 @@ const DEEPEST: usize = 120;
 /// Maximum of `max_room_name`. Contracts make no longer names.
 const LONGEST_ROOM_NAME: usize = 256;
 
-/// Limits on rates and sizes, besides those of contracts. Each node counts for itself.
+/// Limits on rates and sizes that apply besides the limits of contracts. Each node counts for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Limits")]

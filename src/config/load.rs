@@ -13,25 +13,25 @@ use super::{Config, SettingOrigins, check, files, renamed, tree};
 use crate::suggest;
 use crate::toml_file::TomlFile;
 
-/// The file that is read when no other is named and it exists.
+/// The configuration file that is read when no other file is named and this file exists.
 pub const DEFAULT_FILE: &str = "roomcast.toml";
 
 /// Maximum number of values whose types are reported as wrong. The search ends there.
 const MAX_MISTAKES: usize = 200;
 
-/// The sources of a configuration.
+/// The sources of the settings: a file, environment variables and the command line.
 #[derive(Debug, Default)]
 pub struct Sources {
-    /// The file, which must exist. `None`: `roomcast.toml`, if it exists.
+    /// The configuration file, which must exist. `None`: `roomcast.toml`, if it exists.
     pub file: Option<PathBuf>,
     /// Variables of the environment. Variables of other programs are ignored.
     pub variables: Vec<(String, String)>,
-    /// Values of the command line, above all others: the flag, the dotted key, and the value as in a variable.
+    /// Values of the command line, which replace all others: the flag, the dotted key, and the value as in a variable.
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
 impl Sources {
-    /// The process' own environment. `ROOMCAST_CONFIG` names the file, unless one is given.
+    /// Takes the environment of this process. `ROOMCAST_CONFIG` names the file, unless one is given.
     pub fn of_process(file: Option<PathBuf>, flags: Vec<(&'static str, &'static str, String)>) -> Self {
         let text = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let variables: Vec<_> = std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
@@ -46,14 +46,15 @@ impl Sources {
 pub struct LoadedConfig {
     /// The effective values.
     pub config: Config,
-    /// Where each value came from.
+    /// The layer from which each value came.
     pub origins: SettingOrigins,
 }
 
-/// Merges defaults, file, the original variables, `ROOMCAST_…`, and the command line, in this order.
+/// Merges defaults, the file, variables of an earlier server, `ROOMCAST_…` variables, and the command line, in this
+/// order.
 ///
 /// # Errors
-/// All mistakes of all layers.
+/// Returns all mistakes of all layers.
 pub fn load(mut sources: Sources) -> Result<LoadedConfig, ConfigError> {
     sources.variables.sort();
     let mut mistakes = Vec::new();

@@ -28,10 +28,10 @@ impl Default for LogSettings {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// One line for people.
+    /// One line for each record, for people.
     #[default]
     Human,
-    /// One JSON object per line.
+    /// One JSON object in each line.
     Json,
 }
 
@@ -44,10 +44,10 @@ impl LogSettings {
         }
     }
 
-    /// The levels by target.
+    /// The log levels by target.
     ///
     /// # Errors
-    /// The text of the first part that is neither a level nor `TARGET=LEVEL`.
+    /// Returns the text of the first part that is neither a level nor `TARGET=LEVEL`.
     pub fn targets(&self) -> Result<Targets, String> {
         let mut parts = self.level.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.try_fold(Targets::new(), |targets, part| {

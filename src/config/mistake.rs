@@ -17,6 +17,7 @@ pub struct SettingMistake {
     pub remedy: String,
 }
 
+// A mistake as text:
 // `limits.strikes = -1 (from environment ROOMCAST_LIMITS__STRIKES): must be …; remove it for the default, 0`
 impl fmt::Display for SettingMistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,7 +36,7 @@ impl fmt::Display for SettingMistake {
 /// Every mistake of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
-    /// In the order in which they were found; never empty.
+    /// The mistakes in the order in which they were found; there is at least one.
     pub mistakes: Vec<SettingMistake>,
 }
 

@@ -12,13 +12,13 @@ use super::check::{SectionCheck, is_name};
 pub struct NodeSettings {
     /// The node's name within the cluster; random for each run unless set. Two nodes must not share one.
     pub id: Option<String>,
-    /// Development mode, as `roomcast serve --dev` sets it. Never use it in production: it prints keys, and then
-    /// accepts them.
+    /// Whether the node runs in development mode, which `roomcast serve --dev` sets. Never use it in production: it
+    /// prints keys, and then accepts them.
     pub dev: bool,
 }
 
 impl NodeSettings {
-    /// The configured id, or a new random one. Call it once and keep the result.
+    /// Returns the configured node id, or a new random id. Call it once and keep the result.
     pub fn id_or_random(&self) -> String {
         self.id.clone().unwrap_or_else(|| {
             let id = uuid::Uuid::new_v4().simple().to_string();

@@ -1,4 +1,4 @@
-//! Times with a unit.
+//! Times with a unit, as settings and contracts have them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -14,21 +14,21 @@ use super::schema::inline_schema;
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Period(Duration);
 
-/// The format, for messages.
+/// The format of a time, for messages.
 const EXPECTED: &str = "a time with its unit, such as \"25s\", \"100ms\" or \"5m\"";
 
 impl Period {
-    /// A time in seconds.
+    /// Creates a period from a number of seconds.
     pub const fn from_secs(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
     }
 
-    /// A time in milliseconds.
+    /// Creates a period from a number of milliseconds.
     pub const fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
 
-    /// The time as a `Duration`.
+    /// Returns the period as a `Duration`.
     pub const fn get(self) -> Duration {
         self.0
     }
@@ -58,7 +58,7 @@ impl FromStr for Period {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // humantime accepts a bare "0".
+        // The crate humantime accepts "0" without a unit.
         if text.trim().parse::<u64>().is_ok() {
             return Err(EXPECTED);
         }

@@ -15,7 +15,7 @@ const MOST_EVENTS: usize = 1000;
 pub struct RecoverySettings {
     /// How many sessions a node without Redis keeps for clients that left. Beyond that, it forgets the oldest.
     pub sessions: usize,
-    /// A client that has missed more events than this is not recovered.
+    /// A client that has missed more events than this number is not recovered.
     pub events: usize,
 }
 

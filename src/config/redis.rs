@@ -26,7 +26,7 @@ pub struct RedisSettings {
     pub url: Option<Url>,
     /// The ACL user. It replaces the user in the URL.
     pub username: Option<String>,
-    /// The ACL user's password. It replaces the password in the URL.
+    /// The password of the ACL user. It replaces the password in the URL.
     pub password: Option<Secret>,
     /// The number of the database. It replaces the number in the URL. A Redis Cluster has only database 0.
     pub database: Option<u8>,
@@ -66,10 +66,11 @@ pub struct RedisSettings {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "WhenAway")]
 pub enum ReadyWithoutRedis {
-    /// Ready, for its own clients. All nodes share one Redis, so otherwise no node would be ready.
+    /// `/ready` says ready, so that the node serves its own clients. All nodes share one Redis, so otherwise no node
+    /// would be ready.
     #[default]
     Degraded,
-    /// Not ready: a load balancer sends new clients to other nodes, if any are ready.
+    /// `/ready` says not ready: a load balancer sends new clients to other nodes, if any are ready.
     NotReady,
 }
 
@@ -122,7 +123,7 @@ pub struct RedisTlsSettings {
     /// PEM file of the node's own certificate, if Redis asks for one.
     #[schemars(with = "Option<String>")]
     pub cert_file: Option<PathBuf>,
-    /// PEM file of its private key.
+    /// PEM file of the private key of the node's certificate.
     #[schemars(with = "Option<String>")]
     pub key_file: Option<PathBuf>,
 }
@@ -158,7 +159,7 @@ impl Default for ReconnectSettings {
 }
 
 impl RedisSettings {
-    /// The kind of Redis, for the log: `memory` (none is configured), `single`, `sentinel` or `cluster`.
+    /// The kind of Redis, for the log: `memory` (no Redis is configured), `single`, `sentinel` or `cluster`.
     pub fn mode(&self) -> &'static str {
         match self.url.as_ref().map(|url| url.scheme().unwrap_or_default()) {
             None => "memory",
@@ -204,7 +205,7 @@ impl RedisSettings {
         });
     }
 
-    /// Checks the settings that depend on the kind of address.
+    /// Checks the settings that depend on the kind of Redis at the address.
     fn check_address(&self, address: &RedisAddress, check: &mut SectionCheck<'_>) {
         let holds = address.kind != RedisKind::Cluster || self.database.is_none_or(|database| database == 0);
         check.must(holds, "database", "a Redis Cluster has only the database 0");

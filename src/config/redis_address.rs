@@ -36,7 +36,7 @@ pub struct RedisAddress {
     pub username: Option<Vec<u8>>,
     /// Its password.
     pub password: Option<Vec<u8>>,
-    /// Hosts and ports: of the server, of nodes of the cluster, or of sentinels.
+    /// Hosts and ports of the server, of the nodes of a Redis Cluster, or of the sentinels.
     pub hosts: Vec<(String, u16)>,
     /// The database's number.
     pub database: Option<u8>,
@@ -52,7 +52,7 @@ impl RedisAddress {
     /// Parses a URL.
     ///
     /// # Errors
-    /// The problem and the remedy. Neither contains a secret.
+    /// Returns the problem of the address and the remedy. Neither contains a secret.
     pub fn read(url: &Url) -> Result<Self, (String, String)> {
         let (scheme, rest) = url.expose().split_once("://").unwrap_or_default();
         let scheme = scheme.to_ascii_lowercase();
@@ -155,7 +155,7 @@ fn parameters(kind: RedisKind) -> &'static [&'static str] {
 }
 
 fn host_and_port(text: &str, default: Option<u16>) -> Result<(String, u16), (String, String)> {
-    // An IPv6 address is in brackets, because it contains colons.
+    // An IPv6 address in a URL is in brackets, because it contains colons.
     let (host, port) = match text.strip_prefix('[').and_then(|text| text.split_once(']')) {
         Some((host, rest)) => (host, rest.strip_prefix(':')),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),

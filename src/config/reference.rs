@@ -58,32 +58,32 @@ fn section_name(key: &SettingKey) -> String {
     if key.kind == SettingType::Map { format!("{}.NAME", key.path) } else { key.path.clone() }
 }
 
-/// Whether the key has a value of its own. Tables and entries of lists have none.
+/// Whether the key has a value of its own and is not a table. Tables and entries of lists have none.
 fn is_value(key: &SettingKey) -> bool {
     !matches!(key.kind, SettingType::Table | SettingType::Tables | SettingType::Map)
 }
 
-/// Whether a table is inside one whose name the operator chooses.
+/// Whether a table is inside a table whose name the operator chooses.
 fn is_chosen(path: &str) -> bool {
     path.split('.').any(|segment| matches!(segment, "*" | "[]"))
 }
 
-/// Whether a table has no effect unless it is written.
+/// Whether a table has no effect unless the file contains it.
 fn is_optional(key: &SettingKey) -> bool {
     key.default.is_none()
 }
 
-/// The name for `auth.keys.[]`: `auth.keys`.
+/// Returns the name for `auth.keys.[]`: `auth.keys`.
 fn table_name(path: &str) -> String {
     path.split('.').filter(|segment| *segment != "[]").collect::<Vec<_>>().join(".")
 }
 
-/// The name of a key, such as `hooks.NAME.url` or `auth.keys[].kid`.
+/// Returns the name of a key, such as `hooks.NAME.url` or `auth.keys[].kid`.
 fn key_name(path: &str) -> String {
     path.replace(".[]", "[]").replace('*', "NAME")
 }
 
-/// The variable of a key, such as `ROOMCAST_AUTH__KEYS__<N>__KID`.
+/// Returns the environment variable of a key, such as `ROOMCAST_AUTH__KEYS__<N>__KID`.
 fn variable(path: &str) -> String {
     let segments = path.split('.').map(|segment| match segment {
         "*" => "<NAME>".to_owned(),
@@ -112,7 +112,7 @@ fn row(key: &SettingKey) -> String {
     format!("| `{}` | {kind} | {default} | `{}` | {doc} |\n", key_name(&key.path), variable(&key.path))
 }
 
-/// The default, or an example value of the type.
+/// Returns the default of a key, or an example value of its type.
 fn sample(key: &SettingKey) -> String {
     match (&key.default, key.kind) {
         (Some(Value::Array(items)), _) if items.is_empty() => "[]".to_owned(),
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_example_is_right_without_its_hashes() {
-        // Lines that start with a lower-case key or a table are TOML. The rest are sentences.
+        // Lines of the example that start with a lower-case key or a table are TOML. The rest are sentences.
         let is_toml = |line: &str| {
             let key = line.split(" = ").next().unwrap_or("");
             let is_key = line.contains(" = ") && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
@@ -183,7 +183,7 @@ mod tests {
         };
         let text = example().lines().map(open).collect::<Vec<_>>().join("\n");
         let config: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        // Without a value, these keys follow another key or are off.
+        // Without a value, these keys take the value of another key, or the feature is off.
         let write_timeout = Some(crate::config::Period::from_secs(20));
         let queue_bytes = Some(crate::config::Size::from_bytes(4 << 20));
         let compression = Some(crate::config::CompressionSettings::default());

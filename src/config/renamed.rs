@@ -1,11 +1,12 @@
-//! Names of settings in other Socket.IO servers and earlier versions. The error for each one gives its name here.
+//! Names that settings have in other Socket.IO servers and in earlier versions of roomcast. The error for each one
+//! gives its name here.
 
 use figment::value::Value;
 
 use super::draft::Draft;
 use super::tree;
 
-/// The other name, and what to write instead.
+/// The other name of a setting, and what to write instead.
 const RENAMED: [(&str, &str); 21] = [
     ("api.host", "write the address and the port as `api.listen`"),
     ("api.port", "write the address and the port as `api.listen`"),
@@ -30,7 +31,7 @@ const RENAMED: [(&str, &str); 21] = [
     ("server.port", "write the address and the port as `server.listen`"),
 ];
 
-/// Refuses each of these keys, and removes it.
+/// Reports each of these names as a mistake, and removes it from the values.
 pub(super) fn refuse(draft: &mut Draft) {
     for (key, remedy) in RENAMED {
         let path: Vec<String> = key.split('.').map(str::to_owned).collect();

@@ -2,7 +2,7 @@
 
 use crate::rate::Rate;
 
-/// Gives a type a JSON Schema, which stands wherever the type is used.
+/// Gives a type a JSON Schema, which is used wherever the type occurs.
 macro_rules! inline_schema {
     ($name:ident, $schema:tt) => {
         impl schemars::JsonSchema for $name {

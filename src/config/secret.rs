@@ -26,7 +26,7 @@ impl Secret {
         &self.0
     }
 
-    /// Whether the value is empty.
+    /// Whether the secret value is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -38,7 +38,7 @@ impl Secret {
 pub struct Url(String);
 
 impl Url {
-    /// Takes a URL as it is.
+    /// Takes a URL without checking it.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
@@ -53,19 +53,19 @@ impl Url {
         self.0.is_empty()
     }
 
-    /// The part before `://`, as it was written.
+    /// The scheme of the URL: the part before `://`, as it was written.
     pub fn scheme(&self) -> Option<&str> {
         self.0.split_once("://").map(|(scheme, _)| scheme)
     }
 
-    /// The URL without its secrets.
+    /// Returns the URL without its secrets.
     pub fn masked(&self) -> String {
         let Some((scheme, rest)) = self.0.split_once("://") else { return HIDDEN.into() };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (authority, tail) = rest.split_at(end);
         let (path, query) = tail.split_once('?').unwrap_or((tail, ""));
-        // An unescaped slash or question mark in a password makes the rest look like a path. Then nothing more is
-        // shown.
+        // An unescaped slash or question mark in a password makes the rest of the URL look like a path. Then nothing
+        // more is shown.
         if tail.contains('@') {
             return format!("{scheme}://{HIDDEN}");
         }

@@ -91,7 +91,7 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    /// The name in the configuration, in metrics and in the log.
+    /// The name of the engine in the configuration, in metrics and in the log.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Socketioxide => "socketioxide",
@@ -140,7 +140,7 @@ impl Default for ServerSettings {
 }
 
 impl ServerSettings {
-    /// How long a client may accept no bytes while some are being written to it.
+    /// How long a client may accept no bytes while the node writes to it.
     pub fn stall(&self) -> Duration {
         self.write_timeout.unwrap_or(self.ping_timeout).get()
     }
@@ -191,7 +191,7 @@ impl ServerSettings {
     }
 }
 
-/// Whether the text is `*`, `null`, or a scheme and a host, perhaps with a port. `file://` has no host.
+/// Whether the text is `*`, `null`, or a scheme and a host with an optional port. `file://` has no host.
 fn is_origin(text: &str) -> bool {
     let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ', ',']);
     let port = |host: &str| match host.rsplit_once(':') {

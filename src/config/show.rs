@@ -6,11 +6,11 @@ use serde_json::{Map, Value};
 
 use super::LoadedConfig;
 
-/// The column in which comments begin, if the line is shorter.
+/// The column in which comments begin, if the line is shorter than the column.
 const COMMENT_COLUMN: usize = 44;
 
 impl LoadedConfig {
-    /// The effective values as TOML. Keys without a value are comments.
+    /// Writes the effective values as TOML. Keys without a value are comments.
     pub fn to_toml(&self) -> String {
         let values = serde_json::to_value(&self.config).unwrap_or_default();
         let mut page = SettingsPage { loaded: self, text: String::new() };

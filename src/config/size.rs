@@ -12,25 +12,25 @@ use super::schema::inline_schema;
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(u64);
 
-/// The format, for messages.
+/// The format of a size, for messages.
 const EXPECTED: &str = "a size such as \"100kB\", \"1MB\" or \"64KiB\", or a number of bytes";
 
-/// Units for display, the largest first.
+/// The units in which sizes are shown, the largest first.
 const UNITS: [(u64, &str); 6] =
     [(1 << 30, "GiB"), (1_000_000_000, "GB"), (1 << 20, "MiB"), (1_000_000, "MB"), (1 << 10, "KiB"), (1_000, "kB")];
 
 impl Size {
-    /// A size in bytes.
+    /// Creates a size from a number of bytes.
     pub const fn from_bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// The size in bytes.
+    /// Returns the size in bytes.
     pub const fn bytes(self) -> u64 {
         self.0
     }
 
-    /// The size in bytes, as a length in memory.
+    /// Returns the size in bytes, as a length in memory.
     pub fn as_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

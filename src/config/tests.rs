@@ -38,7 +38,7 @@ impl Setting {
         self.load().unwrap_or_else(|error| panic!("{error}")).config
     }
 
-    /// All mistakes, with the file's directory removed.
+    /// Returns all mistakes, with the file's directory removed from their texts.
     fn mistakes(&self) -> Vec<String> {
         let dir = format!("{}/", self.dir.path().display());
         self.load().unwrap_err().mistakes.iter().map(|mistake| mistake.to_string().replace(&dir, "")).collect()

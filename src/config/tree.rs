@@ -2,7 +2,7 @@
 
 use figment::value::{Tag, Value};
 
-/// The value at a path.
+/// Returns the value at a path.
 pub(super) fn get<'a>(root: &'a Value, path: &[String]) -> Option<&'a Value> {
     path.iter().try_fold(root, |value, segment| match value {
         Value::Dict(_, members) => members.get(segment),
@@ -11,7 +11,7 @@ pub(super) fn get<'a>(root: &'a Value, path: &[String]) -> Option<&'a Value> {
     })
 }
 
-/// The same, to be changed.
+/// Returns the value at a path, to be changed.
 pub(super) fn get_mut<'a>(root: &'a mut Value, path: &[String]) -> Option<&'a mut Value> {
     path.iter().try_fold(root, |value, segment| match value {
         Value::Dict(_, members) => members.get_mut(segment),
@@ -20,7 +20,7 @@ pub(super) fn get_mut<'a>(root: &'a mut Value, path: &[String]) -> Option<&'a mu
     })
 }
 
-/// Takes a value out, so that its default stands in. Of a list, everything is taken: the places of the others must not
+/// Removes a value, so that its default is used. Of a list, everything is taken: the places of the others must not
 /// move.
 pub(super) fn remove(root: &mut Value, path: &[String]) -> bool {
     let Some((last, parent)) = path.split_last() else { return false };
@@ -31,7 +31,7 @@ pub(super) fn remove(root: &mut Value, path: &[String]) -> bool {
     }
 }
 
-/// Puts a value into the table at its path, which must be there.
+/// Puts a value into the table at its path, which must exist.
 pub(super) fn set(root: &mut Value, path: &[String], value: Value) {
     let Some((last, parent)) = path.split_last() else { return };
     if let Some(Value::Dict(_, members)) = get_mut(root, parent) {
@@ -39,7 +39,7 @@ pub(super) fn set(root: &mut Value, path: &[String], value: Value) {
     }
 }
 
-/// Wraps a value in the tables of its path, and puts entries of lists into copies of the lists that there were.
+/// Wraps a value in the tables of its path, and puts entries of lists into copies of the existing lists.
 pub(super) fn nest(root: &Value, path: &[String], value: Value) -> Result<Value, String> {
     let Some((last, parent)) = path.split_last() else { return Ok(value) };
     let Ok(index) = last.parse::<usize>() else {
@@ -61,7 +61,7 @@ pub(super) fn nest(root: &Value, path: &[String], value: Value) -> Result<Value,
     nest(root, parent, Value::Array(Tag::Default, items))
 }
 
-/// Puts the members of one table over those of another.
+/// Puts the members of one table over the members of another table.
 fn overlay(below: &mut Value, above: Value) {
     match (below, above) {
         (Value::Dict(_, below), Value::Dict(_, above)) => {
@@ -76,7 +76,7 @@ fn overlay(below: &mut Value, above: Value) {
     }
 }
 
-/// How a value looks in a mistake.
+/// Returns a value as the text of a mistake shows it.
 pub(super) fn show(value: &Value) -> String {
     match value {
         Value::String(_, text) => format!("{text:?}"),

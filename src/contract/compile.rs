@@ -30,16 +30,16 @@ use super::template::Template;
 use crate::error::Code;
 use crate::suggest::one_of_quoted;
 
-/// How long mirrored keys live if the contract does not set it.
+/// How long mirrored keys live if the contract does not set the time.
 const DEFAULT_MIRROR_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long after a disconnect a client can recover its session if the contract does not set it.
+/// How long after a disconnect a client can recover its session if the contract does not set the time.
 const DEFAULT_RECOVERY_WINDOW: Duration = Duration::from_secs(120);
 
 /// The longest permitted recovery window. To keep events longer, a contract declares a history.
 const LONGEST_RECOVERY_WINDOW: Duration = Duration::from_secs(60 * 60);
 
-/// Number of events of a room that are kept for recovery if the contract does not set it.
+/// Number of events of a room that are kept for recovery if the contract does not set the number.
 const DEFAULT_RECOVERY_EVENTS: u32 = 256;
 
 /// The largest permitted number of events kept for recovery; the same as for a history.
@@ -130,8 +130,8 @@ impl Compiler<'_> {
         self.report.push(self.document.mistake(key_path, problem, remedy));
     }
 
-    /// Reads a part of the file into its struct. The structure has been checked, so an error here is reported as serde
-    /// words it.
+    /// Reads a part of the contract file into its struct. The structure has been checked, so an error here is reported
+    /// as serde words it.
     fn read<T: DeserializeOwned>(&mut self, key_path: &KeyPath, value: &Value) -> Option<T> {
         match T::deserialize(value) {
             Ok(part) => Some(part),
@@ -155,7 +155,7 @@ impl Compiler<'_> {
     fn name(&mut self) -> Arc<str> {
         let name = self.text("name").unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        // A missing name has been reported already.
+        // The missing name was reported as a mistake before.
         if self.document.tree.get("name").is_some() && (name.is_empty() || !name.chars().all(plain)) {
             self.note_mistake(
                 &KeyPath::top("name"),
@@ -353,7 +353,7 @@ impl Compiler<'_> {
     }
 }
 
-/// A placeholder for a wrong template. The contract is refused anyway.
+/// A placeholder that stands for a wrong template. The contract is refused anyway.
 fn empty() -> Template {
     Template::compile(Value::Null).expect("null holds no placeholder")
 }

@@ -1,5 +1,6 @@
-//! Numbers as their sender wrote them. A decoded value has whole numbers of up to 64 bits exactly; it has every other
-//! number, such as `1.50` or an integer of 30 digits, as a double. The text of the payload has all digits.
+//! Numbers in JSON, written exactly as their sender wrote them. A decoded value has whole numbers of up to 64 bits
+//! exactly; it has every other number, such as `1.50` or an integer of 30 digits, as a double. The text of the payload
+//! has all digits.
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -23,7 +24,8 @@ pub(super) fn is_whole(text: &str) -> bool {
     digits.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || digits.starts_with(|first| first != '0'))
 }
 
-/// The text at a path in a JSON text. `None` where the path leads nowhere, or the name of a member is not valid text.
+/// Returns the text at a path in a JSON text. `None` where the path leads nowhere, or the name of a member is not valid
+/// text.
 pub(super) fn at<'t>(text: &'t RawValue, path: &[Box<str>]) -> Option<&'t RawValue> {
     path.iter().try_fold(text, |text, key| match text.get().as_bytes().first()? {
         b'{' => serde_json::from_str::<JsonObject<'t>>(text.get()).ok()?.get(key),

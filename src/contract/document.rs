@@ -46,7 +46,7 @@ impl KeyPath {
     }
 }
 
-// Written as in the file: `client."room:join".relay[1].when`.
+// Writes the key path as in the file: `client."room:join".relay[1].when`.
 impl std::fmt::Display for KeyPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (at, segment) in self.0.iter().enumerate() {
@@ -84,12 +84,12 @@ impl Document {
         document
     }
 
-    /// The line of a key, or of the closest enclosing key whose line is known.
+    /// Returns the line of a key, or of the closest enclosing key whose line is known.
     pub fn line(&self, key_path: &KeyPath) -> Option<usize> {
         self.toml.line(&key_path.0)
     }
 
-    /// A mistake at a key path.
+    /// Creates a mistake at a key path.
     pub fn mistake(&self, key_path: &KeyPath, problem: impl Into<String>, remedy: impl Into<String>) -> Diagnostic {
         Diagnostic {
             file: self.file.clone(),
@@ -100,7 +100,7 @@ impl Document {
         }
     }
 
-    /// The keys of a table, in the order of the file.
+    /// Returns the keys of a table, in the order of the file.
     pub fn keys(&self, table: &str) -> Vec<String> {
         let table = self.tree.get(table).and_then(Value::as_object);
         table.into_iter().flat_map(Map::keys).cloned().collect()

@@ -16,9 +16,9 @@ pub const MAX_EVENT_NAME_BYTES: usize = 128;
 /// The name of an event that the node sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EventName {
-    /// The same name each time.
+    /// The name is the same each time.
     Fixed(String),
-    /// A name with values of the client's event.
+    /// The name contains values of the client's event.
     Made(Vec<NamePart>),
 }
 
@@ -27,7 +27,7 @@ pub enum EventName {
 pub enum NamePart {
     /// Literal text.
     Text(String),
-    /// The place of a value.
+    /// A placeholder, which is replaced by a value.
     Path(Path),
 }
 
@@ -35,7 +35,7 @@ impl EventName {
     /// Compiles a name. `{{` and `}}` stand for braces.
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn compile(text: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
         for piece in split(text)? {
@@ -50,7 +50,7 @@ impl EventName {
         })
     }
 
-    /// The name, if it is the same each time.
+    /// Returns the name, if it is the same each time.
     pub fn fixed(&self) -> Option<&str> {
         match self {
             Self::Fixed(name) => Some(name),
@@ -58,7 +58,7 @@ impl EventName {
         }
     }
 
-    /// The name of the client's event.
+    /// Returns the name `{event.name}`: the name of the client's event, unchanged.
     pub(super) fn own() -> Self {
         Self::compile("{event.name}").expect("it is a path")
     }
@@ -73,10 +73,10 @@ impl EventName {
         self.paths().any(Path::reads_payload)
     }
 
-    /// The name for this event.
+    /// Returns the name for this event.
     ///
     /// # Errors
-    /// The reason why the values make no name. It contains none of them.
+    /// Returns the reason why the values make no name. It contains none of them.
     pub fn render<'a>(&'a self, scope: &Scope<'_>) -> Result<Cow<'a, str>, String> {
         let parts = match self {
             Self::Fixed(name) => return Ok(Cow::Borrowed(name)),
@@ -101,7 +101,7 @@ impl EventName {
         }
     }
 
-    /// The first placeholder for which clients choose any text, if nothing fixed stands at the beginning of the name.
+    /// Returns the first placeholder for which clients choose any text, if the name begins without a fixed text.
     pub(super) fn unbounded(&self, schema: Option<&Schema>) -> Option<&Path> {
         match self {
             Self::Made(parts) if !matches!(parts.first(), Some(NamePart::Text(_))) => {
@@ -147,7 +147,7 @@ fn fits(parts: &[NamePart], name: &str, schema: Option<&Schema>) -> bool {
     if name.len() > MAX_EVENT_NAME_BYTES {
         return false;
     }
-    // The lengths of the beginnings of the name that the parts so far can make.
+    // The lengths of the beginnings of a name that the parts so far can make.
     let mut reached = vec![0];
     for part in parts {
         reached = match part {

@@ -23,7 +23,7 @@ pub struct ContractFile {
     /// The Socket.IO namespace; starts with a slash. Default: "/".
     #[serde(default)]
     pub namespace: Option<String>,
-    /// One line for people.
+    /// A description of the contract in one line, for people.
     #[serde(default)]
     pub summary: Option<String>,
     /// Who may connect.
@@ -38,7 +38,7 @@ pub struct ContractFile {
     /// Which rooms a hook's answer may let a client join. Default: any.
     #[serde(default)]
     pub hook_joins: Option<HookJoins>,
-    /// The members of the sockets' metadata of which the contract says more.
+    /// The members of the sockets' metadata for which the contract has further rules.
     #[serde(default)]
     pub metadata: BTreeMap<String, MetadataMemberSpec>,
     /// What happens when a client connects.
@@ -77,7 +77,7 @@ pub struct MetadataMemberSpec {
     pub trust: TrustedSource,
 }
 
-/// Whose values rules may use.
+/// Whose values of a metadata member rules may use.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TrustedSource {
@@ -85,7 +85,7 @@ pub enum TrustedSource {
     Client,
 }
 
-/// One item or a list.
+/// One item, or a list of items.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<T> {
@@ -104,7 +104,7 @@ impl<T> OneOrMany<T> {
         }
     }
 
-    /// All items, each with its index if they were written as a list.
+    /// Returns all items, each with its index if they were written as a list.
     pub fn into_items(self) -> Vec<(Option<usize>, T)> {
         match self {
             Self::One(item) => vec![(None, item)],
@@ -177,7 +177,7 @@ pub struct ConnectSpec {
     pub greet: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides whether the client may connect.
     pub call: Option<CallSpec>,
-    /// The hook that is told that the client has connected, and not asked.
+    /// The hook that the node informs, without waiting, that the client has connected.
     pub notify: Option<String>,
 }
 
@@ -185,7 +185,7 @@ pub struct ConnectSpec {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DisconnectSpec {
-    /// The hook that is notified.
+    /// The hook that the node informs of the disconnect.
     pub call: Option<CallSpec>,
 }
 
@@ -205,7 +205,7 @@ pub struct MirrorSpec {
     pub client: Option<String>,
     /// A SET with the rooms of each socket, such as "subscriptions:{socket.id}".
     pub subscriptions: Option<String>,
-    /// How long the keys live after the last change. Default: 24h.
+    /// How long the Redis keys live after the last change. Default: 24h.
     pub ttl: Option<String>,
 }
 
@@ -213,7 +213,7 @@ pub struct MirrorSpec {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RecoverySpec {
-    /// How soon a client must return. Default: 2m.
+    /// How soon a client must return to recover its session. Default: 2m.
     pub window: Option<String>,
     /// How many events are kept for returning clients in each room that has no history of its own. Default: 256.
     #[schemars(range(min = 1, max = 100_000))]
@@ -253,7 +253,7 @@ pub struct RoomSpec {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HistorySpec {
-    /// Maximum number of events. Default: 100.
+    /// Maximum number of events in the history. Default: 100.
     #[schemars(range(min = 1, max = 100_000))]
     pub events: Option<u32>,
     /// How long the history is kept after its last event. Default: 24h.
@@ -288,7 +288,7 @@ pub struct PresenceTableSpec {
     pub joined: Option<ReplyRefSpec>,
     /// The event when a member leaves the room with its last socket: its name, or a table. Default: none.
     pub left: Option<ReplyRefSpec>,
-    /// The event when the list of members is another one: its name, or a table. Default: none.
+    /// The event that is sent when the list of members changes: its name, or a table. Default: none.
     pub changed: Option<ReplyRefSpec>,
     /// Whether the member itself does not get `joined`. Default: false.
     pub others: Option<bool>,
@@ -324,7 +324,7 @@ pub struct RoomRefTableSpec {
     /// A CEL rule. The room is used only if it is true.
     #[serde(default)]
     pub when: Option<String>,
-    /// Whether a variable without a value means that the room is not used, instead of an error. Default: false.
+    /// Whether a missing value of a variable means that the room is not used, instead of an error. Default: false.
     #[serde(default)]
     pub optional: Option<bool>,
     /// Only in `leave`: all rooms of this family that the socket is in. Default: false.

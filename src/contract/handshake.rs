@@ -3,10 +3,10 @@
 /// A part of the handshake that templates of a contract use. A node keeps only such parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HandshakePart {
-    /// A parameter of the query.
+    /// A parameter of the handshake's query.
     Query(String),
-    /// A header, by its name in lower case.
+    /// A header of the handshake, by its name in lower case.
     Header(String),
-    /// A member of the CONNECT packet's payload. `None`: the whole payload.
+    /// A member of the payload of the handshake's CONNECT packet. `None`: the whole payload.
     Auth(Option<String>),
 }

@@ -16,8 +16,8 @@ pub struct JsonObject<'a>(IndexMap<MemberName<'a>, Cow<'a, RawValue>>);
 struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> JsonObject<'a> {
-    /// Splits the text of an object into its members. `None` when the text is no object. `decoded` is the same object;
-    /// it is used when a name cannot be decoded because it holds half of a surrogate pair.
+    /// Splits the text of a JSON object into its members. `None` when the text is no object. `decoded` is the same
+    /// object; it is used when a name cannot be decoded because it holds half of a surrogate pair.
     pub fn read(text: &'a RawValue, decoded: &'a Value) -> Option<Self> {
         let split = serde_json::from_str(text.get()).ok();
         split.or_else(|| Some(Self::of(decoded.as_object()?)))
@@ -42,7 +42,7 @@ impl<'a> JsonObject<'a> {
         }
     }
 
-    /// The text of a member.
+    /// Returns the text of a member.
     pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         match self.0.get(&MemberName(Cow::Borrowed(name)))? {
             Cow::Borrowed(text) => Some(text),
@@ -50,7 +50,7 @@ impl<'a> JsonObject<'a> {
         }
     }
 
-    /// The object as JSON text.
+    /// Returns the object as JSON text.
     pub fn to_raw(&self) -> Option<Box<RawValue>> {
         to_raw_value(self).ok()
     }

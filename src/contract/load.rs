@@ -19,12 +19,12 @@ use super::structure;
 /// The JSON Schema of contract files. Built once, because it is the same for every file.
 static SCHEMA: LazyLock<serde_json::Value> = LazyLock::new(file::json_schema);
 
-/// The text of a contract and its origin.
+/// The text of a contract and the place that it comes from.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// The file's path, or `embedded:<name>`.
     pub name: String,
-    /// The text, in TOML.
+    /// The text of the contract, in TOML.
     pub text: String,
 }
 
@@ -38,7 +38,7 @@ struct FoundSource {
 /// `embedded:<name>` and `embedded:*`.
 ///
 /// # Errors
-/// Every mistake of every file.
+/// Returns every mistake of every file.
 pub fn load(entries: &[String]) -> Result<Vec<Namespace>, ContractReport> {
     let mut report = ContractReport::default();
     let found = find::find(entries, &mut report);
@@ -48,7 +48,7 @@ pub fn load(entries: &[String]) -> Result<Vec<Namespace>, ContractReport> {
 /// Loads contracts from texts in memory. Their schemas must be inline.
 ///
 /// # Errors
-/// Every mistake of every text.
+/// Returns every mistake of every text.
 pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, ContractReport> {
     let found = sources.into_iter().map(|source| FoundSource { source, base: None }).collect();
     finish(found, ContractReport::default())
@@ -57,7 +57,7 @@ pub fn load_sources(sources: Vec<Source>) -> Result<Vec<Namespace>, ContractRepo
 /// Checks contracts and returns a summary of them.
 ///
 /// # Errors
-/// Every mistake of every file.
+/// Returns every mistake of every file.
 pub fn check(entries: &[String]) -> Result<Summary, ContractReport> {
     let namespaces = load(entries)?;
     let contracts = namespaces.iter().flat_map(|namespace| &namespace.contracts).map(|contract| summarize(contract));
@@ -106,7 +106,7 @@ fn read(
     structure::check(&mut document, schema, &mut found);
     let mut contract = compile(&document, &keys, base, &mut found);
     contract.digest = Sha256::digest(&source.text).iter().map(|byte| format!("{byte:02x}")).collect();
-    // Other mistakes on a line that is not valid TOML follow from the invalid TOML, so they are not reported.
+    // If a line is not valid TOML, other mistakes on this line follow from that one and are not reported.
     own.diagnostics.extend(found.diagnostics.into_iter().filter(|mistake| !misspelt.contains(&mistake.line)));
     report.diagnostics.extend(own.diagnostics);
     (contract, document)

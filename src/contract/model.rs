@@ -68,7 +68,7 @@ pub struct Contract {
 
 impl Contract {
     /// The relay that is sent for a client that leaves the room or disconnects after it has sent this event: the first
-    /// of the event that `undo` names.
+    /// relay of the event that `undo` names.
     pub fn undone(&self, event: &ClientEvent) -> Option<&Relay> {
         self.client.get(event.undo.as_ref()?)?.relay.first()
     }
@@ -108,15 +108,15 @@ pub struct RecoveryPolicy {
 /// The rules of authentication: which tokens are needed, and where they are found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthPolicy {
-    /// Whether a token is needed.
+    /// Whether clients need a token.
     pub mode: AuthMode,
-    /// Where tokens are looked for, in this order.
+    /// The places where tokens are looked for, in this order.
     pub tokens: Vec<TokenSource>,
     /// How a client is told that its token is not valid.
     pub reject: RejectPolicy,
-    /// The claim with the user's id.
+    /// The claim that is the user's id.
     pub user: String,
-    /// The claim with the user's roles.
+    /// The claim that lists the user's roles.
     pub roles: String,
     /// The handling of tokens that end while the client is connected.
     pub expiry: ExpiryPolicy,
@@ -125,7 +125,7 @@ pub struct AuthPolicy {
 /// The handling of tokens that end while the client is connected.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExpiryPolicy {
-    /// How long before the end a client is warned, and by which event.
+    /// How long before its token ends a client is warned, and by which event.
     pub warn: Option<(Duration, String)>,
     /// The client event that carries a newer token.
     pub refresh: Option<String>,
@@ -198,7 +198,8 @@ pub struct ErrorShape {
 }
 
 impl ErrorShape {
-    /// The code that this contract's clients get for an error: the contract's own name for it, if there is one.
+    /// The code that this contract's clients get for an error: the contract's own name for the code, if the contract
+    /// has one.
     pub fn code(&self, code: Code) -> &str {
         self.codes.get(&code).map_or(code.as_str(), String::as_str)
     }
@@ -246,7 +247,7 @@ pub struct ConnectPolicy {
     pub greet: Vec<Reply>,
     /// The hook that is asked before the client is connected.
     pub call: Option<HookCall>,
-    /// The name of the hook that is told that a client has connected.
+    /// The name of the hook that the node informs that a client has connected.
     pub notify: Option<String>,
 }
 
@@ -264,7 +265,7 @@ pub struct MirrorPolicy {
     pub client: Option<Template>,
     /// A SET of rooms for each socket.
     pub subscriptions: Option<Template>,
-    /// How long the keys live after the last change.
+    /// How long the Redis keys live after the last change.
     pub ttl: Duration,
 }
 
@@ -273,11 +274,11 @@ pub struct MirrorPolicy {
 pub struct RoomDef {
     /// The family's key in the file.
     pub key: String,
-    /// The name of the contract that declares it.
+    /// The name of the contract that declares the family.
     pub contract: Arc<str>,
     /// The template of the rooms' names.
     pub name: RoomTemplate,
-    /// The rule for joining; `None`: every connected client may join.
+    /// The rule for joining a room; `None`: every connected client may join.
     pub join: Option<Rule>,
     /// The hook that is asked whether a user may join.
     pub call: Option<HookCall>,
@@ -317,7 +318,7 @@ pub enum ReplayPolicy {
     Last,
     /// All events of the history.
     All,
-    /// All events after the offset in the payload's member `since`; without that member, all events.
+    /// All events after the offset in the payload's member `since`; without this member, all events.
     Since,
 }
 
@@ -333,9 +334,9 @@ pub struct PresencePolicy {
     pub joined: Option<Reply>,
     /// The event when a member leaves the room: with its last socket.
     pub left: Option<Reply>,
-    /// The event when the list of members is another one.
+    /// The event that is sent when the list of members changes.
     pub changed: Option<Reply>,
-    /// Whether the member itself does not get `joined`.
+    /// Whether the member itself does not get the event `joined`.
     pub others: bool,
     /// The minimum time between two `changed` events of a room.
     pub every: Duration,
@@ -364,7 +365,7 @@ pub struct RoomRef {
     /// Where the values of the template's variables come from. The first path that has a value counts. A variable that
     /// is not listed comes from the payload's member with its name.
     pub with: Vec<(String, Vec<Path>)>,
-    /// The reference applies only if this rule holds.
+    /// The reference applies only if this rule is true.
     pub when: Option<Rule>,
     /// If a variable has no value, the reference is skipped instead of causing an error.
     pub optional: bool,
@@ -380,9 +381,9 @@ pub const ANY_EVENT: &str = "*";
 pub struct ClientEvent {
     /// The event's name, or [`ANY_EVENT`].
     pub name: String,
-    /// The form that the payload must have.
+    /// The form that the event's payload must have.
     pub payload: PayloadShape,
-    /// A rule that must hold, or the event is refused with AUTHORIZATION_FAILED.
+    /// A rule that must be true; otherwise the event is refused with AUTHORIZATION_FAILED.
     pub require: Option<Rule>,
     /// Rooms that the client joins.
     pub join: Vec<RoomRef>,
@@ -396,17 +397,17 @@ pub struct ClientEvent {
     pub reply: Vec<Reply>,
     /// The hook that decides about the event.
     pub call: Option<HookCall>,
-    /// The name of the hook that is told of the event.
+    /// The name of the hook that the node informs of the event.
     pub notify: Option<String>,
-    /// The outcome when the hook agreed.
+    /// What happens when the hook has agreed.
     pub on_ok: Option<Outcome>,
-    /// The outcome when anything failed. Replaces the contract's error event.
+    /// What happens when the event has failed. Replaces the contract's error event.
     pub on_error: Option<Outcome>,
     /// The path of the user's new presence status.
     pub presence: Option<Path>,
     /// The members that are merged into the session's metadata.
     pub metadata: Option<MetadataChange>,
-    /// The acknowledgement of a success. `None`: `{ success: true }`, with `room` if one was joined or left.
+    /// The acknowledgement of success. `None`: `{ success: true }`, with `room` if one was joined or left.
     pub ack: Option<SentArgs>,
     /// How often a socket may send the event.
     pub limit: Option<Rate>,
@@ -435,7 +436,7 @@ pub struct RoomUse {
 /// The members that an event merges into the session's metadata.
 #[derive(Debug)]
 pub enum MetadataChange {
-    /// The members of the object at this path.
+    /// The members of the object at this path of the payload.
     At(Path),
     /// Members that the contract names.
     Members(Template),
@@ -461,15 +462,15 @@ pub struct Relay {
     pub to: Target,
     /// The name of the event that is sent: the client event's own name if the contract gives no other.
     pub event: EventName,
-    /// The arguments that are sent.
+    /// The arguments of the event that is sent.
     pub args: SentArgs,
-    /// Excludes the sender's own socket.
+    /// Whether the sender's own socket does not receive the event.
     pub others: bool,
-    /// Skips clients whose connection cannot be written to at once. No history keeps the event.
+    /// Whether clients whose connection cannot be written to at once are skipped. No history keeps the event.
     pub volatile: bool,
-    /// Requires that the sender is in the room.
+    /// Whether the sender must be in the room.
     pub member: bool,
-    /// The relay applies only if this rule holds.
+    /// The relay applies only if this rule is true.
     pub when: Option<Rule>,
 }
 
@@ -480,9 +481,9 @@ pub enum Target {
     Room(RoomRef),
     /// The socket or user whose id is at this path of the payload.
     Address(Path),
-    /// Everyone in a room that the user is in.
+    /// All clients in a room that the user is in.
     Shared,
-    /// Everyone in the namespace.
+    /// All clients in the namespace.
     Everyone,
 }
 
@@ -491,7 +492,7 @@ pub enum Target {
 pub enum SentArgs {
     /// The client event's own arguments. Their bytes are passed on unchanged.
     Unchanged,
-    /// The payload with these members added.
+    /// The client event's payload with these members added.
     Payload(Template),
     /// Values that the contract defines, one for each argument. A template without a value becomes `null`.
     Values(Vec<Template>),
@@ -504,7 +505,7 @@ pub struct Reply {
     pub event: EventName,
     /// The event's arguments.
     pub args: SentArgs,
-    /// The event is sent only if this rule holds.
+    /// The event is sent only if this rule is true.
     pub when: Option<Rule>,
 }
 
@@ -526,9 +527,9 @@ pub struct HookCall {
     pub hook: String,
     /// Whether a failed call may be repeated.
     pub idempotent: bool,
-    /// How long to wait for the answer. `None`: the hook's own time-out.
+    /// How long to wait for the hook's answer. `None`: the hook's own time-out.
     pub timeout: Option<Duration>,
-    /// The hook is asked only if this rule holds. Only events have such a rule.
+    /// The hook is called only if this rule is true. Only events have such a rule.
     pub when: Option<Rule>,
 }
 
@@ -562,17 +563,17 @@ pub struct ServerEvent {
 pub struct ThrottlePolicy {
     /// The minimum time between two events with the same key.
     pub every: Duration,
-    /// The key by which events are told apart.
+    /// The key that says which events count as the same.
     pub per: ThrottleBy,
 }
 
-/// What a throttle is counted by.
+/// What counts as the same event for a throttle.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ThrottleBy {
-    /// The set of rooms that receive the event.
+    /// Events with the same name and the same set of rooms.
     #[default]
     Room,
-    /// The event's name alone.
+    /// Events with the same name.
     Event,
 }

@@ -17,7 +17,7 @@ pub struct Families(Vec<Family>);
 #[derive(Debug)]
 struct Family {
     def: Arc<RoomDef>,
-    /// Families whose room names this family must not make.
+    /// Families with room names that this family must not make.
     rivals: Vec<Arc<RoomDef>>,
 }
 
@@ -217,7 +217,7 @@ fn check_trust(contract: &Contract, document: &Document, all: &[RoomNamePart], r
 
 /// Whether two families that make the same names have the same rules.
 fn same_rules(a: &RoomDef, b: &RoomDef) -> bool {
-    // If a rule uses the variables of the template, both templates must give their variables the same names.
+    // If a rule uses the variables of a template, both templates must give their variables the same names.
     let named = |def: &RoomDef| def.join.as_ref().is_some_and(|rule| rule.room_variables().next().is_some());
     (a.name.text() == b.name.text() || !(named(a) || named(b)))
         && a.name.chars() == b.name.chars()

@@ -15,7 +15,7 @@ use crate::time::{iso8601, unix_millis};
 /// `others`, `count`, `member`, `now`, `now_ms`, `event.id`, `event.name`, `error.code`, `error.message` and
 /// `error.retryAfterMs`.
 ///
-/// A number selects an element of an array: `payload.items.0.id`.
+/// A number in a path selects an element of an array: `payload.items.0.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     text: Box<str>,
@@ -23,12 +23,12 @@ pub struct Path {
     rest: Box<[Box<str>]>,
 }
 
-/// The beginning of a path. The rest of the path is looked up in the JSON value found there.
+/// The first part of a path. The rest of the path is looked up in the JSON value found there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Root {
     /// The payload.
     Payload,
-    /// The routing data that a backend sends.
+    /// The routing data that a backend sends with an event.
     Params,
     /// The user's id. Anonymous users have none.
     UserId,
@@ -44,7 +44,7 @@ pub enum Root {
     SocketId,
     /// The metadata of the socket.
     Metadata,
-    /// What the client sent as it connected: `query`, `headers` and `auth`.
+    /// What the client sent when it connected: `query`, `headers` and `auth`.
     Handshake,
     /// The variables of the room's template.
     Vars,
@@ -58,17 +58,17 @@ pub enum Root {
     Others,
     /// The number of the room's members.
     Count,
-    /// The member that an event of presence is about.
+    /// The member that a presence event is about.
     Member,
-    /// The time, in ISO 8601 in UTC with milliseconds.
+    /// The current time, in ISO 8601 in UTC with milliseconds.
     Now,
-    /// The time in ms of Unix time.
+    /// The current time in milliseconds of Unix time.
     NowMs,
     /// The event's id.
     EventId,
     /// The name of the client's event.
     EventName,
-    /// How many ms to wait before trying again, if that is known.
+    /// How many milliseconds to wait before trying again, if the time is known.
     ErrorRetryAfterMs,
     /// The code of the error.
     ErrorCode,
@@ -108,7 +108,7 @@ impl Path {
     /// Parses a path.
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn parse(text: &str) -> Result<Self, String> {
         let segments: Vec<&str> = text.split('.').collect();
         if segments.iter().any(|segment| segment.is_empty()) {
@@ -134,12 +134,12 @@ impl Path {
         Ok(path)
     }
 
-    /// The path of the payload's member with this name.
+    /// Returns the path of the payload's member with this name.
     pub(super) fn payload_member(name: &str) -> Self {
         Self { text: format!("payload.{name}").into(), root: Root::Payload, rest: Box::new([name.into()]) }
     }
 
-    /// The path as it was written.
+    /// Returns the path as it was written.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -149,17 +149,17 @@ impl Path {
         self.root
     }
 
-    /// The variable that a path `vars.…` names.
+    /// Returns the variable that a path `vars.…` names.
     pub fn variable(&self) -> Option<&str> {
         (self.root == Root::Vars).then(|| self.rest.first().map(AsRef::as_ref)).flatten()
     }
 
-    /// Whether the path reads the payload.
+    /// Whether the path leads into the payload.
     pub fn reads_payload(&self) -> bool {
         self.root == Root::Payload
     }
 
-    /// Whether a client chooses the value. Metadata counts, because clients may have chosen its members.
+    /// Whether a client chooses the value at the path. Metadata counts, because clients may have chosen its members.
     pub(super) fn is_chosen_by_client(&self) -> bool {
         matches!(
             self.root,
@@ -183,7 +183,8 @@ impl Path {
         }
     }
 
-    /// The names of the members that lead from the payload to the value. `None` if the path does not begin there.
+    /// Returns the names of the members that lead from the payload to the value. `None` if the path does not begin
+    /// there.
     pub(super) fn payload_keys(&self) -> Option<impl Iterator<Item = &str>> {
         self.reads_payload().then(|| self.rest.iter().map(AsRef::as_ref))
     }

@@ -10,11 +10,11 @@ use super::template::Template;
 use crate::error::{Code, Refusal};
 
 impl PayloadShape {
-    /// The payload of an event: the arguments under their names, or the first argument. A bare value becomes an object
-    /// with the shorthand's member. A missing payload becomes the default, or `Null`.
+    /// Returns the payload of an event: the arguments under their names, or the first argument. A bare value becomes an
+    /// object with the shorthand's member. A missing payload becomes the default, or `Null`.
     ///
     /// # Errors
-    /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
+    /// Returns `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
     pub fn payload(&self, args: &[&RawValue]) -> Result<Value, Refusal> {
         let payload = if self.args.is_empty() { self.first(args)? } else { self.named(args)? };
         if let Some(schema) = &self.schema {
@@ -23,8 +23,8 @@ impl PayloadShape {
         Ok(payload)
     }
 
-    /// The payload as JSON text, with the members that [`PayloadShape::payload`] returns. The client's values are
-    /// copied as text, so that numbers keep their digits. `payload` is the decoded payload, used if the client sent
+    /// Returns the payload as JSON text, with the members that [`PayloadShape::payload`] returns. The client's values
+    /// are copied as text, so that numbers keep their digits. `payload` is the decoded payload, used if the client sent
     /// none.
     pub fn raw(&self, args: &[&RawValue], payload: &Value) -> Option<Box<RawValue>> {
         if self.args.is_empty() {
@@ -85,7 +85,7 @@ fn refuse(payload: &Value, problem: String) -> Refusal {
 pub struct Accepted {
     /// The payload.
     pub payload: Value,
-    /// The payload's text if members were filled in. The backend's own members keep their text.
+    /// The text of the payload, if members were filled in. The backend's own members keep their text.
     pub text: Option<Box<RawValue>>,
 }
 
@@ -96,7 +96,7 @@ impl ServerEvent {
     /// comes from `scope`.
     ///
     /// # Errors
-    /// `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
+    /// Returns `INVALID_PAYLOAD`, with a message that names the position in the payload and never the value.
     pub fn accept(&self, data: Value, scope: &Scope<'_>) -> Result<Accepted, Refusal> {
         let accepted = match &self.fill {
             Some(fill) => fill_in(data, fill, scope)?,
@@ -108,12 +108,12 @@ impl ServerEvent {
         Ok(accepted)
     }
 
-    /// Whether anything reads the payload. If not, its bytes may be passed on unchanged.
+    /// Whether any rule, schema or template reads the payload. If not, its bytes may be passed on unchanged.
     pub fn reads_payload(&self) -> bool {
         self.schema.is_some() || self.fill.is_some() || self.rooms.iter().any(RoomRef::reads_payload)
     }
 
-    /// Whether the event goes to everyone in the namespace. That is so only if the contract names no rooms. If it
+    /// Whether the event goes to all clients in the namespace. That is so only if the contract names no rooms. If it
     /// names rooms and all of them were left out, the event is not sent to everyone.
     pub fn to_everyone(&self) -> bool {
         self.rooms.is_empty()

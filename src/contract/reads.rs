@@ -96,7 +96,7 @@ impl MetadataChange {
         }
     }
 
-    /// Whether a client chooses the value of this member.
+    /// Whether a client chooses the value of this metadata member.
     pub(super) fn is_chosen_by_client(&self, member: &str) -> bool {
         match self {
             Self::At(path) => path.is_chosen_by_client(),

@@ -13,11 +13,11 @@ pub struct Diagnostic {
     pub key: String,
     /// The problem.
     pub problem: String,
-    /// The remedy: what to write instead.
+    /// The remedy for a mistake: what to write instead.
     pub remedy: String,
 }
 
-// `file:line: key: problem; remedy`, as compilers write it, so that editors can jump to the line.
+// Writes a mistake as `file:line: key: problem; remedy`, like compilers, so that editors can jump to the line.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -79,7 +79,7 @@ impl ContractReport {
     /// Converts the report to a result.
     ///
     /// # Errors
-    /// The report itself, unless it is empty.
+    /// Returns the report itself, unless it is empty.
     pub fn into_result(mut self) -> Result<(), Self> {
         if self.is_empty() {
             return Ok(());
@@ -108,7 +108,7 @@ pub struct Summary {
     pub contracts: Vec<ContractSummary>,
 }
 
-/// The numbers of one contract.
+/// Numbers that describe one contract.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractSummary {
     /// The contract's name.

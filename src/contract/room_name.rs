@@ -13,7 +13,7 @@ use super::template::{Piece, split};
 pub const MAX_VARIABLE_BYTES: usize = 255;
 /// Maximum length of a room's name, in bytes.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The characters besides letters and digits that a variable may hold if another variable follows it. The last
+/// The characters besides letters and digits that a variable may contain if another variable follows it. The last
 /// variable may hold every visible character, because the end of the template shows where it ends. User ids need this:
 /// `auth0|1234`, `urn:uuid:…`, `https://idp.example/users/7`.
 pub const ALPHABET: &str = "_-.@+=~";
@@ -28,10 +28,10 @@ pub type Variables = Vec<(String, String)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomTemplate {
     text: String,
-    /// The text before the first variable.
+    /// The fixed text before the first variable.
     prefix: String,
     variables: Vec<NameVariable>,
-    /// Characters that the variables may hold besides letters, digits and [`ALPHABET`].
+    /// Characters that the variables may contain besides letters, digits and [`ALPHABET`].
     chars: String,
     /// The template's text without the names of its variables.
     shape: String,
@@ -40,7 +40,7 @@ pub struct RoomTemplate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NameVariable {
     name: String,
-    /// The path of the variable's value, unless the contract gives others.
+    /// The path of the variable's value, unless the contract gives another path.
     path: Path,
     /// The text between this variable and the next one, or the end.
     after: String,
@@ -49,16 +49,16 @@ struct NameVariable {
 /// Why a room's name cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RoomNameError {
-    /// A variable has no value.
+    /// A variable of the room's name has no value.
     #[error("{0} is missing")]
     Missing(String),
-    /// A variable is not a string, a whole number or a boolean.
+    /// A variable of the room's name is not a string, a whole number or a boolean.
     #[error("{0} must be a string, a boolean, or a whole number without fraction and exponent")]
     NotScalar(String),
-    /// The name or a variable is too long.
+    /// The room's name or one of its variables is too long.
     #[error("{0} is longer than {1} bytes")]
     TooLong(String, usize),
-    /// A variable holds a character that it may not hold.
+    /// A variable of the room's name holds a character that it may not hold.
     #[error("{0} contains a character that is not permitted in a room's name: {1:?}")]
     BadCharacter(String, char),
     /// The name belongs to another family of rooms.
@@ -74,7 +74,7 @@ impl RoomTemplate {
     /// [`ALPHABET`].
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn compile(text: &str, chars: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("a room's name must not be empty: write for example `job:{jobId}`".to_owned());
@@ -144,11 +144,11 @@ impl RoomTemplate {
         Ok(())
     }
 
-    /// Makes the name, and returns it with the values of its variables. A value comes from the variable's paths in
+    /// Makes a room's name, and returns it with the values of its variables. A value comes from the variable's paths in
     /// `with`, else from the payload's member with the variable's name.
     ///
     /// # Errors
-    /// A variable is missing or not permitted.
+    /// Returns an error if a variable is missing or not permitted.
     pub fn render(
         &self,
         with: &[(String, Vec<Path>)],
@@ -198,8 +198,8 @@ impl RoomTemplate {
         }
     }
 
-    /// Makes the name from these values, if all variables are given. Use this for names that are derived from a room's
-    /// name, such as Redis keys. The values are not checked.
+    /// Makes the room's name from these values, if all variables are given. Use this for names that are derived from a
+    /// room's name, such as Redis keys. The values are not checked.
     pub fn fill(&self, vars: &[(String, String)]) -> Option<String> {
         let values: Option<Vec<&str>> = self
             .variables
@@ -218,7 +218,7 @@ impl RoomTemplate {
         name
     }
 
-    /// The values of the variables, if this template can have made the name.
+    /// Returns the values of the variables, if this template can have made the name.
     pub fn matches(&self, name: &str) -> Option<Variables> {
         if name.len() > MAX_NAME_BYTES || name.starts_with('$') {
             return None;
@@ -255,7 +255,7 @@ impl RoomTemplate {
             || if self.chars == ANY { !c.is_control() } else { self.chars.contains(c) }
     }
 
-    /// The template as it was written.
+    /// Returns the template as it was written.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -370,7 +370,7 @@ mod tests {
             let error = render(&user_jobs, &json!({ "userId": value })).unwrap_err();
             assert!(matches!(error, RoomNameError::BadCharacter(..)), "{value}: {error}");
         }
-        // A name can be parsed back to exactly the value that made it.
+        // Checks that a name can be parsed back to exactly the value that made it.
         for value in ["x:jobs", ":jobs", "x:jobs:jobs", "a/b", "*", "a,b", "{x}", "$x"] {
             let name = render(&user_jobs, &json!({ "userId": value })).unwrap();
             assert_eq!(user_jobs.matches(&name), Some(vec![("userId".to_owned(), value.to_owned())]));

@@ -39,10 +39,11 @@ impl Rule {
     /// Compiles a rule.
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn compile(text: &str) -> Result<Self, String> {
         check_size(text)?;
-        // The parser recurses deeper than the stack of other threads permits. `check` bounds the depth of its result.
+        // The parser runs in a thread of its own, because it recurses deeper than the stack of other threads permits.
+        // `check` bounds the depth of its result.
         let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
         std::thread::scope(|scope| {
             let parser = thread.spawn_scoped(scope, || Self::parse(text)).map_err(|error| error.to_string())?;
@@ -57,7 +58,7 @@ impl Rule {
         Ok(Self(Arc::new(Compiled { text: text.to_owned(), expression, uses })))
     }
 
-    /// Whether the rule holds. A rule that cannot be evaluated does not hold.
+    /// Whether the rule is true. A rule that cannot be evaluated does not hold.
     pub fn holds(&self, scope: &Scope<'_>) -> bool {
         let facts = facts::RuleFacts::new(scope);
         let mut context = Context::with_env(ENV.clone());
@@ -126,8 +127,8 @@ fn syntax(errors: &cel::ParseErrors) -> String {
         .errors
         .iter()
         .map(|error| {
-            // The parser's message also lists all tokens that the parser expected. That list does not help, so it is
-            // cut off.
+            // The message of the CEL parser also lists all tokens that the parser expected. That list does not help, so
+            // it is cut off.
             let message = error.msg.split(" expecting {").next().unwrap_or_default();
             format!("line {}, column {} of the rule: {message}", error.pos.0, error.pos.1)
         })
@@ -145,7 +146,7 @@ mod tests {
     use crate::contract::scope::{Capabilities, SocketScope, SocketState};
     use crate::user::{Claims, User};
 
-    /// Grants `token` for `job:1` to everyone.
+    /// A capability check that accepts every token for `job:1`.
     struct OneToken;
 
     impl Capabilities for OneToken {

@@ -24,7 +24,7 @@ impl Schema {
     /// Compiles a schema. Refuses references to other documents, and keywords that look like misspelt ones.
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn compile(schema: &Value) -> Result<Self, String> {
         if !schema.is_object() && !schema.is_boolean() {
             return Err("a schema is a table".to_owned());
@@ -43,14 +43,15 @@ impl Schema {
     /// Checks a payload.
     ///
     /// # Errors
-    /// The first violation, with its position in the payload. Never contains the value.
+    /// Returns the first violation, with its position in the payload. Never contains the value.
     pub fn check(&self, payload: &Value) -> Result<(), String> {
         self.validator.validate(payload).map_err(|error| describe(&error))
     }
 }
 
 impl Schema {
-    /// Whether the texts at this path of the payload are bounded: by an `enum`, or by a `pattern` for the whole text.
+    /// Whether the schema bounds the texts at this path of the payload, by an `enum`, or by a `pattern` for the whole
+    /// text.
     pub(super) fn bounds(&self, path: &Path) -> bool {
         let member = self.member(path);
         let is_whole = |pattern: &str| pattern.starts_with('^') && pattern.ends_with('$');
@@ -58,8 +59,8 @@ impl Schema {
             || member.and_then(|member| member.get("pattern")?.as_str()).is_some_and(is_whole)
     }
 
-    /// Whether the payload could have this text at a path. A number has no letters, so only a text with digits alone
-    /// can also come from a number.
+    /// Whether the schema permits this text at a path of the payload. A number has no letters, so only a text with
+    /// digits alone can also come from a number.
     pub(super) fn could_have(&self, path: &Path, text: &str) -> bool {
         let Some(member) = self.member(path) else { return true };
         let is_number = || text.parse::<i64>().is_ok();
@@ -81,7 +82,7 @@ fn describe_schema_error(error: &ValidationError<'_>) -> String {
     format!("this is not a JSON Schema of 2020-12{key_path}: {error}")
 }
 
-/// The position as `payload.job.id`. Names that come from the client are cut to a bounded length.
+/// Writes a position in the payload as `payload.job.id`. Names that come from the client are cut to a bounded length.
 fn key_path(location: &Location) -> String {
     let mut key_path = String::from("payload");
     for segment in location.iter() {
@@ -103,7 +104,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// A message for the violation. Never contains the value.
+/// Writes a message for a violation of the schema. Never contains the value.
 fn describe(error: &ValidationError<'_>) -> String {
     use ValidationErrorKind as Kind;
     let at = key_path(error.instance_path());
@@ -147,7 +148,7 @@ fn describe_alternatives(at: &str, context: &[Vec<ValidationError<'static>>]) ->
     lacks.join(", or ")
 }
 
-/// Keywords whose value is a schema.
+/// JSON Schema keywords whose value is a schema.
 const WITH_SCHEMA: &[&str] = &[
     "items",
     "additionalProperties",
@@ -161,9 +162,9 @@ const WITH_SCHEMA: &[&str] = &[
     "unevaluatedProperties",
     "contentSchema",
 ];
-/// Keywords whose value is an array of schemas.
+/// JSON Schema keywords whose value is an array of schemas.
 const WITH_SCHEMAS: &[&str] = &["allOf", "anyOf", "oneOf", "prefixItems"];
-/// Keywords whose value is an object of schemas.
+/// JSON Schema keywords whose value is an object of schemas.
 const WITH_NAMED_SCHEMAS: &[&str] = &["properties", "patternProperties", "$defs", "dependentSchemas", "definitions"];
 /// All other keywords.
 const PLAIN: &[&str] = &[

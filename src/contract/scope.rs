@@ -10,7 +10,7 @@ use crate::user::User;
 
 /// Answers whether a one-room capability token grants a room. `auth` implements it.
 pub trait Capabilities: Send + Sync {
-    /// Returns true when the token is valid now and names this room. If the token names a user, that user's id must be
+    /// Returns true if the token is valid now and names this room. If the token names a user, that user's id must be
     /// `user_id`.
     fn grants(&self, token: &str, room: &str, user_id: &str) -> bool;
 }
@@ -38,7 +38,7 @@ pub struct SocketScope<'a> {
     pub state: Option<&'a dyn SocketState>,
 }
 
-// Metadata may be private, so it is not shown.
+// The debug output does not show metadata, because metadata may be private.
 impl std::fmt::Debug for SocketScope<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SocketScope").field("id", &self.id).finish_non_exhaustive()
@@ -87,7 +87,7 @@ pub struct ShownError<'a> {
     pub code: &'a str,
     /// The message.
     pub message: &'a str,
-    /// How long to wait before trying again, where that is known.
+    /// How long to wait before trying again, if the time is known.
     pub retry_after: Option<Duration>,
 }
 
@@ -130,7 +130,7 @@ pub struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// A scope with a user, a payload and a time only.
+    /// Creates a scope with a user, a payload and a time only.
     pub fn new(user: &'a User, payload: &'a Value, now: SystemTime) -> Self {
         Self {
             user,

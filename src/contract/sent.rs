@@ -10,7 +10,7 @@ use super::model::{ClientEvent, Contract, Namespace};
 use super::report::ContractReport;
 use crate::protocol::RESERVED_EVENTS;
 
-/// The names that the contracts of a namespace, the node itself or Socket.IO use.
+/// All names that the contracts of a namespace, the node itself or Socket.IO use.
 #[derive(Debug)]
 pub struct SentNames {
     fixed: HashSet<String>,
@@ -19,7 +19,7 @@ pub struct SentNames {
 }
 
 impl SentNames {
-    /// The names of a namespace.
+    /// Collects the names of a namespace.
     pub fn of(namespace: &Namespace) -> Self {
         let contracts = || namespace.contracts.iter();
         let refresh = contracts().filter_map(|contract| contract.auth.expiry.refresh.as_deref());
@@ -45,7 +45,7 @@ pub(super) fn check_names(contracts: &[(Arc<Contract>, Arc<Document>)], report: 
             let relays = event.relay.iter().map(|relay| ("relay", &relay.event));
             let replies = event.reply.iter().map(|reply| ("reply", &reply.event));
             let follow = event.on_ok.iter().filter_map(|outcome| Some(("on_ok", &outcome.reply.as_ref()?.event)));
-            // The undo event takes its values from this event.
+            // The undo event takes the values of its name from this event.
             let undone = contract.undone(event).map(|relay| ("undo", &relay.event));
             // `{event.name}` alone is safe: an event that no table names never has the name of an event that the node
             // sends.

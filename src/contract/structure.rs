@@ -9,8 +9,8 @@ use super::document::{Document, KeyPath};
 use super::report::ContractReport;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Names that authors may know from other software, and the key that has this meaning in a contract. The first column
-/// is a pattern of the table's key path.
+/// Words that authors may know from other software, each with the contract key that has the same meaning. The first
+/// column is a pattern of the table's key path.
 const RENAMED: &[(&str, &str, &str)] = &[
     ("", "title", "name"),
     ("", "description", "summary"),
@@ -143,7 +143,7 @@ impl<'w> StructureCheck<'w> {
         complete
     }
 
-    /// The alternatives that the schema permits, with references resolved.
+    /// Returns the alternatives that the schema permits, with references resolved.
     fn choices(&self, schema: &'w Value) -> Vec<&'w Value> {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
             let target = self.root.pointer(name.trim_start_matches('#'));

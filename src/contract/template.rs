@@ -25,7 +25,7 @@ enum TemplateNode {
     Array(Vec<TemplateNode>),
 }
 
-/// A piece of a string.
+/// A piece of a template string.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TextPart {
     Text(String),
@@ -35,14 +35,14 @@ enum TextPart {
 /// The string that stands for `null`, which TOML does not have.
 const NULL: &str = "{null}";
 
-/// A mistake in a template: its key path in the value, and the problem.
+/// A mistake in a template: its key path inside the template, and the problem.
 pub type TemplateMistake = (Vec<String>, String);
 
 impl Template {
     /// Compiles a template.
     ///
     /// # Errors
-    /// The problem, described for the author of the contract.
+    /// Returns the problem, described for the author of the contract.
     pub fn compile(value: Value) -> Result<Self, String> {
         Self::compile_all(value)
             .map_err(|mistakes| mistakes.into_iter().map(|(_, problem)| problem).collect::<Vec<_>>().join("; "))
@@ -51,15 +51,16 @@ impl Template {
     /// Compiles a template. Reports every mistake with its key path.
     ///
     /// # Errors
-    /// All mistakes.
+    /// Returns all mistakes.
     pub fn compile_all(value: Value) -> Result<Self, Vec<TemplateMistake>> {
         let mut mistakes = Vec::new();
         let node = compile(value, &mut Vec::new(), &mut mistakes);
         if mistakes.is_empty() { Ok(Self(node)) } else { Err(mistakes) }
     }
 
-    /// Fills the template in. A string with a placeholder that has no value is left out. If the template is only such
-    /// a string, the result is `null`. Numbers of the payload keep the text that their sender wrote.
+    /// Fills the template in, and returns the value. A string with a placeholder that has no value is left out. If the
+    /// template is only such a string, the result is `null`. Numbers of the payload keep the text that their sender
+    /// wrote.
     pub fn render<'a>(&'a self, scope: &'a Scope<'a>) -> impl Serialize + use<'a> {
         Rendered(resolve(&self.0, scope), scope)
     }
@@ -90,14 +91,14 @@ impl Template {
         }
     }
 
-    /// Every path in the template, with the key path of the string that holds it.
+    /// Returns every path in the template, with the key path of the string that contains it.
     pub fn paths(&self) -> Vec<(Vec<String>, &Path)> {
         let mut found = Vec::new();
         collect(&self.0, &mut Vec::new(), &mut found);
         found
     }
 
-    /// Whether the template uses such a path.
+    /// Whether the template uses a path for which the condition is true.
     pub fn uses(&self, is_such: fn(&Path) -> bool) -> bool {
         self.paths().into_iter().any(|(_, path)| is_such(path))
     }
@@ -112,7 +113,7 @@ impl Template {
         self.uses(Path::reads_payload)
     }
 
-    /// Whether the template is an object.
+    /// Whether the template is a JSON object.
     pub fn is_object(&self) -> bool {
         matches!(self.0, TemplateNode::Object(_) | TemplateNode::Fixed(Value::Object(_)))
     }
@@ -217,7 +218,8 @@ pub(super) fn split(text: &str) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-/// A part of a template with its values. Only the parts of an object or array are still to be filled in.
+/// A part of a template, together with the values that fill it in. Only the parts of an object or array are still to be
+/// filled in.
 enum Resolved<'a> {
     Value(Cow<'a, Value>),
     /// Text of the payload, unchanged.

@@ -59,16 +59,16 @@ pub struct RevocationInfo {
     #[serde(serialize_with = "iso")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub until: SystemTime,
-    /// Of a user: whether tokens that were issued after `since` hold.
+    /// Only for a user: whether tokens that were issued after `since` stay valid.
     pub spares_newer: bool,
 }
 
 /// The result of making or lifting revocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Revoked {
-    /// Revocations that were made or lifted.
+    /// Number of revocations that were made or lifted.
     pub changed: usize,
-    /// Sockets of this node that were disconnected.
+    /// Number of sockets of this node that were disconnected.
     pub local: usize,
     /// Whether the change was sent to the other nodes, and is stored in Redis.
     pub remote: SendOutcome,
@@ -78,10 +78,11 @@ pub struct Revoked {
 pub trait Revoker: Send + Sync {
     /// Revokes the subjects until the revocation ends, and disconnects their sockets, those of this node at once.
     ///
-    /// While Redis is unavailable, the revocation applies to this node at once, and to the others when Redis is back.
+    /// While Redis is unavailable, a revocation applies to this node at once, and to the other nodes when Redis is
+    /// back.
     ///
     /// # Errors
-    /// [`super::DirectoryError::Full`] at [`MAX_REVOCATIONS`]; nothing was revoked then.
+    /// Returns [`super::DirectoryError::Full`] at [`MAX_REVOCATIONS`]; nothing was revoked then.
     fn revoke<'a>(&'a self, subjects: Vec<Subject>, revocation: Revocation) -> DirectoryFuture<'a, Revoked>;
 
     /// Lifts revocations.
@@ -94,7 +95,7 @@ pub trait Revoker: Send + Sync {
 // === impl Subject ===
 
 impl Subject {
-    /// The word for the kind of subject.
+    /// Returns the word for the kind of subject.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::User(_) => "user",
@@ -110,7 +111,7 @@ impl Subject {
         }
     }
 
-    /// Kind and id as one text, for Redis and for cursors.
+    /// Returns kind and id of the subject as one text, for Redis and for cursors.
     pub fn key(&self) -> String {
         format!("{}:{}", self.kind(), self.id())
     }
@@ -130,7 +131,7 @@ impl Subject {
 // === impl Revocation ===
 
 impl Revocation {
-    /// A revocation from now on, for `ttl`.
+    /// Creates a revocation that begins now and lasts for `ttl`.
     pub fn lasting(ttl: Duration) -> Self {
         let since = unix_millis(SystemTime::now());
         let ttl = ttl.clamp(Duration::from_secs(1), MAX_REVOCATION);
@@ -142,8 +143,8 @@ impl Revocation {
         self.until <= unix_millis(now)
     }
 
-    /// Whether a token issued at this time (Unix time in s) stays valid. A token without `iat`, or issued in the same
-    /// second as the revocation, does not.
+    /// Whether a token that was issued at this time (in seconds of Unix time) stays valid. A token without `iat`, or
+    /// issued in the same second as the revocation, does not.
     pub fn spares(&self, issued_at: Option<u64>) -> bool {
         self.spares_newer && issued_at.is_some_and(|at| at > self.since / 1000)
     }

@@ -65,8 +65,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> FrameClient<S> {
                 Some((CLOSE, body)) => {
                     return FrameEvent::End(body.first_chunk().map(|code| u16::from_be_bytes(*code)));
                 }
-                // Ignores all other frames. A node sends no WebSocket pings; a proxy that does would not miss an
-                // answer within so short a time.
+                // Frames of all other kinds are ignored. A node sends no WebSocket pings; a proxy that does would not
+                // miss an answer within so short a time.
                 Some((PING, _)) | Some(_) => continue,
                 None => {}
             }

@@ -11,7 +11,7 @@ use super::report::Finding;
 use super::{DoctorOptions, websocket};
 use crate::config::AuthSettings;
 
-/// A clock difference above this, in s, is reported. Clocks that NTP keeps differ by much less.
+/// A clock difference of more seconds than this is reported. Clocks that NTP keeps differ by much less.
 const ODD: f64 = 2.0;
 
 /// Checks the clocks, and the token if there is one.
@@ -26,7 +26,7 @@ pub(super) async fn check(deployment: &Deployment, options: &DoctorOptions) -> V
     findings
 }
 
-/// By how many seconds the node's clock is ahead of this machine's.
+/// Returns by how many seconds the node's clock is ahead of this machine's clock.
 async fn clock_skew(deployment: &Deployment) -> Result<f64, String> {
     let before = now();
     let answer = deployment.ask(Method::GET, deployment.with_path("/ready"), &[], "", PROMPT).await?;

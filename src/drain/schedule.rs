@@ -18,15 +18,15 @@ use crate::config;
 /// Time between two waves, before the jitter.
 pub const WAVE: Duration = Duration::from_millis(100);
 
-/// Where a node is on its way out.
+/// The phase of a node's drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It takes clients.
     Serving,
-    /// It takes no new clients, and keeps those that it has until load balancers know.
+    /// The node takes no new clients, and keeps its clients until load balancers know.
     Leaving,
-    /// It closes sockets, in waves.
+    /// The node closes sockets, in waves.
     Closing,
     /// It has none.
     Drained,
@@ -47,20 +47,20 @@ impl Phase {
     }
 }
 
-/// The next thing to do.
+/// The next step of a drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DrainStep {
-    /// Do nothing until the drain begins.
+    /// The node does nothing until the drain begins.
     Rest,
-    /// Do nothing for this time.
+    /// The node does nothing for this time.
     Wait(Duration),
-    /// Close this many sockets, then wait for this time.
+    /// The node closes this many sockets, then waits for this time.
     Close(usize, Duration),
     /// No client is left, or the deadline for closing the sockets has passed.
     Done,
 }
 
-/// The clients that are left on a node.
+/// The clients that are still on a draining node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RemainingClients {
     /// Clients that were not asked to leave yet.
@@ -134,7 +134,7 @@ impl DrainSchedule {
     /// Ends the drain, so that the node serves again.
     ///
     /// # Errors
-    /// [`EndIsFinal`] when the process ends.
+    /// Returns [`EndIsFinal`] when the process ends.
     pub fn undo(&mut self) -> Result<(), EndIsFinal> {
         if self.for_good {
             return Err(EndIsFinal);

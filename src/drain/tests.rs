@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::config::Period;
 
-/// Clients that close as soon as they are asked.
+/// Clients in this test that close as soon as they are asked.
 #[derive(Default)]
 struct ObedientClients {
     open: AtomicU64,

@@ -153,7 +153,7 @@ struct ReadAhead {
     limit: usize,
     /// The bytes that were read while a write waited, less those that were written since.
     read: usize,
-    /// Whether the last write is waiting for the client to read.
+    /// Whether the last write waits for the client to read.
     blocked: bool,
     /// Whether a read is waiting for this write to make progress.
     held: bool,
@@ -170,7 +170,7 @@ impl ReadAhead {
         }
     }
 
-    /// Notes the outcome of a write of `given` bytes. Returns true if a waiting read must be woken.
+    /// Records the outcome of a write of `given` bytes. Returns true if a waiting read must be woken.
     fn note_write(&mut self, given: usize, outcome: &Poll<io::Result<usize>>) -> bool {
         self.blocked = outcome.is_pending();
         if let Poll::Ready(Ok(written)) = outcome {
@@ -214,13 +214,13 @@ impl<S> ClosableStream<S> {
         }
     }
 
-    /// Returns the stream's outcome. While the stream cannot write, it also enforces the time limit.
+    /// Returns what the wrapped stream returned. While the stream cannot write, it also enforces the time limit.
     fn watch<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if outcome.is_ready() {
             self.stalled = None;
             return outcome;
         }
-        // Register before the state is read, so that no change is missed.
+        // The task registers before it reads the state, so that it misses no change.
         self.kill.writer.register(cx.waker());
         let state = self.kill.state();
         let stall = if state == LIVE { self.stall } else { self.stall.min(LAST_WORDS) };
@@ -256,7 +256,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClosableStream<S> {
                 self.traffic.received.inc_by(read as u64);
                 outcome
             }
-            // Reading nothing tells the caller that the stream has ended.
+            // A read of 0 bytes tells the caller that the stream has ended.
             _ => return Poll::Ready(Ok(())),
         };
         if outcome.is_pending() {
@@ -363,7 +363,7 @@ mod tests {
         let mut conn = ClosableStream::new(near, Duration::from_secs(60), AHEAD, traffic());
         let mut read = 0;
         let mut written = 0;
-        // The client sends without end, reads 8 bytes for every 64 that it sends, and all is answered.
+        // The client sends without end and reads 8 bytes for every 64 bytes that it sends; everything is answered.
         for _ in 0..200 {
             let sent = once(|cx| Pin::new(&mut far).poll_write(cx, &[1; 64])).await;
             let _ = sent.map(Result::unwrap);

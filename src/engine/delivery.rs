@@ -1,7 +1,7 @@
 //! Delivers events to the clients of this node, and publishes them to the other nodes.
 //!
-//! Local clients are served first, and do not wait for Redis. Each recipient's session gets the event, whichever
-//! engine serves it. The messages between nodes do not depend on the engine, so a cluster may use both.
+//! An event goes to the node's own clients first, which do not wait for Redis. Each recipient's session gets the event,
+//! whichever engine serves it. The messages between nodes do not depend on the engine, so a cluster may use both.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -82,7 +82,7 @@ pub struct Services {
 }
 
 impl Services {
-    /// The engine that serves a version, if there is one.
+    /// Returns the engine that serves a version of Engine.IO, if there is one.
     fn of(&self, protocol: u8) -> Option<&Arc<dyn SessionService>> {
         match protocol {
             4 => Some(&self.current),
@@ -123,7 +123,8 @@ struct EdgeState {
     /// The parts of the handshake that the contracts use.
     handshake: Vec<HandshakePart>,
     max_connections: u64,
-    /// How long a client may take to send a body. A client that takes longer would miss its heartbeat, too.
+    /// How long a client may take to send the body of a request. A client that takes longer would miss its heartbeat,
+    /// too.
     body_timeout: Duration,
     hub: Arc<Hub>,
     forwarder: Arc<Forwarder>,
@@ -251,7 +252,7 @@ impl Edge {
             return self.refuse(RequestRefusal::Jsonp);
         }
         match query.sid.map(str::to_owned) {
-            // Nodes forward only requests of existing sessions, and this node does not forward them again.
+            // Nodes forward only requests of existing sessions, and this node does not forward a request again.
             None if from_node => self.refuse(RequestRefusal::UnknownSession),
             None => self.handshake(request, arrival, ip),
             Some(sid) => match self.shared.hub.sids().find(&sid) {
@@ -286,7 +287,7 @@ impl Edge {
         Box::pin(async move {
             let response = opening.await;
             match response.status() {
-                // Keep the engine's answer as it is, because clients know it. Only count it.
+                // The node keeps the engine's answer as it is, because clients know it. Only count it.
                 StatusCode::BAD_REQUEST => shared.count(&RequestRefusal::Malformed),
                 // The session is open, so the connection is no longer pending. A refused client has no session.
                 StatusCode::OK | StatusCode::SWITCHING_PROTOCOLS => {
@@ -355,15 +356,15 @@ impl Edge {
         let Some(node): Option<NodeKey> = self.shared.forwarder.names(&sid) else {
             return self.refuse(RequestRefusal::UnknownSession);
         };
-        // Only a client with a session learns an id with the key of a node, so the connection is no longer pending.
+        // Only a client with a session learns an id that names a node, so the connection is no longer pending.
         if let Some(arrival) = &arrival {
             arrival.pending.leave();
             arrival.note_poll(&request, websocket);
         }
         let shared = self.shared.clone();
         if websocket && !shared.hub.accepts() {
-            // This node takes no new clients, so it will soon cut the tunnel to the other node. The official client
-            // never polls again if its WebSocket breaks while it pauses polling for the upgrade. A refused upgrade is
+            // A node that takes no new clients will soon cut the tunnel to the other node. The official client never
+            // polls again if its WebSocket breaks while it pauses polling for the upgrade. A refused upgrade is
             // harmless: proxies ask another node.
             return self.refuse(RequestRefusal::Leaving);
         }

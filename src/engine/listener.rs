@@ -153,7 +153,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                // Disable Nagle's algorithm, so that small packets are sent at once. The first connection shows
+                // Disables Nagle's algorithm, so that small packets are sent at once. The first connection shows
                 // whether sockets inherit the option from the listener.
                 if !*inherited.get_or_insert_with(|| stream.nodelay().unwrap_or(false)) {
                     let _ = stream.set_nodelay(true);
@@ -192,7 +192,7 @@ pub async fn serve(
 
 /// Answers a client with 503 if the kernel takes the answer at once, and closes the connection.
 fn refuse_for_files(stream: TcpStream) {
-    // An error does not matter: the connection ends either way.
+    // An error does not matter here: the connection ends in any case.
     let _ = stream.into_std().and_then(|mut stream| stream.write(NO_FILES));
 }
 

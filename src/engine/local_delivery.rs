@@ -17,7 +17,7 @@ const AHEAD: usize = 16;
 pub(super) enum DeliveryMode {
     /// The event is queued for its recipients.
     Queued,
-    /// No client gets the event, because a newer one has overtaken it. Its recipients are also not sent it when they
+    /// No client gets the event, because a newer event has overtaken it. Its recipients are also not sent it when they
     /// recover their sessions.
     Overtaken,
 }
@@ -69,7 +69,7 @@ impl DeliveryRecorder {
         served
     }
 
-    /// Counts an event that a newer one has overtaken.
+    /// Counts an event that a newer event has overtaken.
     pub(super) fn count_overtaken(&self) {
         self.counters.overtaken.inc();
     }

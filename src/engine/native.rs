@@ -1,9 +1,9 @@
 //! The native engine. Its Engine.IO 4 sessions need little memory while they are idle, and little work for each
 //! delivery.
 //!
-//! `intake` serves a client that opens with a WebSocket, before the HTTP server reads from the connection. All other
-//! requests come through HTTP and the edge to `http`: long-polling, upgrades from it, and WebSocket handshakes on
-//! connections that have already carried other requests.
+//! The module `intake` serves a client that opens with a WebSocket, before the HTTP server reads from the connection.
+//! All other requests come through HTTP and the edge to `http`: long-polling, upgrades from it, and WebSocket
+//! handshakes on connections that have already carried other requests.
 
 mod candidate;
 pub mod deflate;

@@ -110,7 +110,7 @@ impl<S: Serve> Service<Request<Body>> for NodeService<S> {
                 Ok(checked) => checked,
                 Err(refused) => return Ok(refused),
             };
-            // The request proves that the other end is a node, so the connection no longer counts as pending.
+            // A valid request proves that the other end is a node, so the connection no longer counts as pending.
             if let Some(arrival) = arrival {
                 arrival.pending.leave();
             }

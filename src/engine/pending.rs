@@ -1,8 +1,8 @@
 //! Connections that have no session yet: how many there may be, and how long each may take to send a request.
 //!
-//! Limits on sessions do not count these connections. When there are too many, the one that has waited longest is
-//! closed. A real client sends its request within a round trip, so a flood of silent connections pushes out its own
-//! members and not real clients.
+//! Limits on sessions do not count connections without a session. When there are too many, the one that has waited
+//! longest is closed. A real client sends its request within a round trip, so a flood of silent connections pushes out
+//! its own members and not real clients.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -56,7 +56,7 @@ pub struct PendingConnection {
 }
 
 impl PendingConnections {
-    /// The pending connections of the public listener: at most `most` (0: no limit), each of which must send a
+    /// Creates the pending connections of the public listener: at most `most` (0: no limit), each of which must send a
     /// request within `patience`.
     pub fn new(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.handshakes_refused_total.with_label_values(&[reason]);
@@ -73,14 +73,14 @@ impl PendingConnections {
         pending_connections
     }
 
-    /// The pending connections of the API listener.
+    /// Creates the pending connections of the API listener.
     pub fn of_api(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.api_connections_refused_total.with_label_values(&[reason]);
         let pending = Mutex::default();
         Arc::new(Self { most, patience, pending, silent: refused("silent"), crowded: refused("pending"), files: None })
     }
 
-    /// The pending connections of the listener for other nodes.
+    /// Creates the pending connections of the listener for other nodes.
     pub fn of_nodes(most: usize, patience: Duration, metrics: &Metrics) -> Arc<Self> {
         let refused = |reason| metrics.forward_received_total.with_label_values(&[reason]);
         let files = FileLimit::new(process::max_open_files(), refused("files"));
@@ -93,7 +93,7 @@ impl PendingConnections {
         self.files.as_ref().is_none_or(|files| files.permit(connection.as_raw_fd()))
     }
 
-    /// Adds a new connection. Closes the oldest pending one if there are now too many.
+    /// Adds a new connection to the pending connections. Closes the oldest pending one if there are now too many.
     pub fn enter(self: &Arc<Self>) -> PendingConnection {
         let out = CancellationToken::new();
         let mut pending = self.pending();
@@ -143,12 +143,12 @@ impl FileLimit {
 }
 
 impl PendingConnection {
-    /// Notes that the connection has sent a request. While it has no session, it may still be closed to make room.
+    /// Records that the connection has sent a request. While it has no session, it may still be closed to make room.
     pub fn note_request(&self) {
         self.note_request.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the connection has a session, or carries requests of one. It is no longer pending.
+    /// Records that the connection has a session, or carries requests of a session. It is no longer pending.
     pub fn leave(&self) {
         self.pending_connections.pending().waiting.remove(&self.number);
         self.note_request();

@@ -132,7 +132,7 @@ fn version_2(bytes: &[u8]) -> Option<ProxyHeader> {
 pub struct Balancers(Arc<[Network]>);
 
 impl Balancers {
-    /// Connections from `trusted` addresses must begin with a header. Connections from other addresses must not:
+    /// Connections from `trusted` addresses must begin with a PROXY header. Connections from other addresses must not:
     /// their bytes go to HTTP as they are, and a header there is not valid HTTP.
     pub fn new(trusted: &[Network]) -> Self {
         Self(trusted.into())
@@ -142,8 +142,8 @@ impl Balancers {
     ///
     /// # Errors
     ///
-    /// The header is missing or wrong, or did not come within [`HEADER_TIMEOUT`]. The caller must close the
-    /// connection.
+    /// Returns an error if the header is missing or wrong, or did not come within [`HEADER_TIMEOUT`]. The
+    /// caller must close the connection.
     pub async fn receive(&self, stream: &mut TcpStream, address: SocketAddr) -> io::Result<SocketAddr> {
         if !self.0.iter().any(|network| network.contains(address.ip())) {
             return Ok(address);

@@ -27,7 +27,7 @@ pub struct QueueEstimate {
     left: AtomicU64,
     /// When bytes were last written, as Unix time in ms. 0: never.
     left_at_ms: AtomicU64,
-    /// The kernel's send buffer is full.
+    /// Whether the kernel's send buffer is full.
     blocked: AtomicBool,
 }
 
@@ -60,7 +60,7 @@ impl QueueEstimate {
         let _ = self.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
     }
 
-    /// Notes whether the kernel's send buffer is full.
+    /// Records whether the kernel's send buffer is full.
     pub fn set_blocked(&self, blocked: bool) {
         self.blocked.store(blocked, Ordering::Relaxed);
     }
@@ -71,8 +71,8 @@ impl QueueEstimate {
         self.blocked.load(Ordering::Relaxed)
     }
 
-    /// The number of bytes that wait. Frame headers and packets of the library itself that were written meanwhile are
-    /// subtracted, too.
+    /// The estimated number of bytes that wait for the client. Frame headers and packets of the library itself that
+    /// were written meanwhile are subtracted, too.
     pub fn waiting(&self) -> usize {
         let waiting = self.queued.load(Ordering::Relaxed).saturating_sub(self.left.load(Ordering::Relaxed));
         usize::try_from(waiting).unwrap_or(usize::MAX)
@@ -94,7 +94,7 @@ impl QueueEstimate {
         self.left_at_ms.store(unix_millis(SystemTime::now()), Ordering::Relaxed);
     }
 
-    /// Notes that everything has been written, as far as the node can know.
+    /// Records that everything has been written, as far as the node can know.
     pub fn drained(&self) {
         self.left.fetch_max(self.queued.load(Ordering::Relaxed), Ordering::Relaxed);
         self.left_at_ms.store(unix_millis(SystemTime::now()), Ordering::Relaxed);

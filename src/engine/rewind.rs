@@ -38,7 +38,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ReplayStream<S> {
         buffer.put_slice(&self.read[..length]);
         self.read.advance(length);
         if self.read.is_empty() {
-            // All bytes have been read again, so free the buffer.
+            // All bytes have been read again, so the buffer is freed.
             self.read = Bytes::new();
         }
         Poll::Ready(Ok(()))

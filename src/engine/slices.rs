@@ -28,7 +28,7 @@ const MAX_WAITING: usize = 16_384;
 /// The maximum size of the waiting events of one namespace in bytes. A single event may be larger.
 const MAX_WAITING_BYTES: usize = 64 << 20;
 
-/// Whether an event has been delivered yet.
+/// Whether an event that was given to the slices has been delivered yet.
 pub(super) enum DeliveryProgress {
     /// The event has been delivered.
     Now(DeliveryCounts),
@@ -168,7 +168,7 @@ async fn run(queue: Arc<DeliveryQueue>) {
                 }
             }
         }
-        // The publisher may no longer wait for the result.
+        // The publisher may have stopped waiting for the result.
         let _ = served.send(total);
         yield_if_due(&mut time_slice, &mut since, &queue.held).await;
     }

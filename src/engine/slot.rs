@@ -150,7 +150,7 @@ impl<G: Gate> SessionSlot<G> {
         }
     }
 
-    /// Notes that the client has disconnected.
+    /// Records that the client has disconnected.
     pub(super) fn end(&self, reason: &'static str) {
         let open = {
             let mut state = self.state.lock().expect("no thread panics while it holds this lock");
@@ -162,7 +162,7 @@ impl<G: Gate> SessionSlot<G> {
             *state = SlotState::Ended(reason, early);
             open
         };
-        // If the session is still being opened, `next_early` sees the end and reports it.
+        // If the session is still being opened, `next_early` notices the end and reports it.
         if let Some(session) = open {
             self.gate.closed(&session, reason);
         }

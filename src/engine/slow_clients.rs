@@ -11,7 +11,7 @@ use crate::session::{RoomName, Session};
 /// How often the node tries again to send the events that it keeps for slow clients.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The clients that read too slowly, and what their contracts ask for.
+/// The clients that read too slowly, and the treatment that their contracts ask for.
 pub(super) struct SlowClients {
     /// How events for slow clients are treated, by namespace and event name. Events with the default treatment (they
     /// are dropped) are not listed.

@@ -63,7 +63,7 @@ impl LibraryEngine {
             .ping_timeout(config.ping_timeout.get())
             .connect_timeout(config.connect_timeout.get())
             .max_buffer_size(config.queue)
-            // Each of these options limits another transport, so all must be set.
+            // Each of these options limits another transport, so all of them must be set.
             .max_payload(config.max_payload.bytes())
             .ws_max_message_size(max_payload)
             .ws_max_frame_size(max_payload)

@@ -21,7 +21,7 @@ impl TimeSlice {
         self.0 >= MOST
     }
 
-    /// Ends the turn, because the task yields its thread, and records its length.
+    /// Ends the turn, because the task yields its thread, and records the turn's length.
     pub(super) fn end(&mut self, held: &Histogram) {
         if !self.0.is_zero() {
             held.observe(self.0.as_secs_f64());

@@ -1,8 +1,9 @@
 //! Checks whether other clients can parse an event. The node may pass an event on unchanged, and the official client
 //! disconnects when it gets a packet that it cannot decode.
 //!
-//! The check is one pass that builds no values. The text must be JSON; without attachments it must be an array. Every
-//! placeholder of a binary attachment must name an attachment that exists (Socket.IO protocol v5, "Packet encoding").
+//! The check is one pass over the text that builds no values. The text must be JSON; without attachments it must be an
+//! array. Every placeholder of a binary attachment must name an attachment that exists (Socket.IO protocol v5, "Packet
+//! encoding").
 
 use std::fmt;
 

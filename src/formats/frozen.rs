@@ -34,7 +34,7 @@ pub fn check(format: &SharedFormat, sample: &str, written: &[u8]) -> Vec<u8> {
     frozen
 }
 
-/// The same for a value that is written as JSON, and reads the sample again.
+/// Compares a value that is written as JSON with its sample, and reads the sample again.
 pub fn check_json<T: Serialize + DeserializeOwned + Debug>(format: &SharedFormat, sample: &str, value: &T) -> T {
     let frozen = check(format, sample, &serde_json::to_vec(value).unwrap());
     serde_json::from_slice(&frozen).unwrap_or_else(|error| panic!("{sample} cannot be read any more: {error}"))

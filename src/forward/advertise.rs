@@ -21,7 +21,7 @@ pub struct AdvertiseError {
 /// the container.
 ///
 /// # Errors
-/// Fails if the host name resolves to nothing, or only to loopback addresses.
+/// Returns an error if the host name resolves to nothing, or only to loopback addresses.
 pub async fn advertised(config: &config::ClusterSettings, bound: SocketAddr) -> Result<String, AdvertiseError> {
     if let Some(address) = &config.advertise {
         return Ok(address.clone());

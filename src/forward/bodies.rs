@@ -46,7 +46,7 @@ impl Bodies {
         new.then_some(ReadingGuard(self, sid))
     }
 
-    /// Reads a body to its end.
+    /// Reads a request's body to its end.
     pub(super) async fn read(&self, body: Body) -> Result<ReadBody, NotForwarded> {
         let hint = body.size_hint();
         let largest = usize::try_from(hint.upper().unwrap_or(u64::MAX)).unwrap_or(usize::MAX);

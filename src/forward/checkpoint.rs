@@ -114,7 +114,7 @@ impl Checked {
 }
 
 impl Unproven {
-    /// The label in `roomcast_forward_received_total`.
+    /// The label of the result in `roomcast_forward_received_total`.
     fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",

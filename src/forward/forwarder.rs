@@ -233,7 +233,7 @@ impl Forwarder {
         }
     }
 
-    /// Asks a node for a page that does not exist. Returns whether it has answered.
+    /// Asks a node for a page that does not exist, to see whether the node answers. Returns whether it has answered.
     async fn probe(&self, peer: &Peer) -> bool {
         // The host is signed, so this code adds the header before the HTTP client would add it.
         let request = Request::get(format!("http://{}/", peer.address)).header(HOST, &peer.address).body(());

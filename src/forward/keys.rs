@@ -13,7 +13,7 @@ pub(super) type KeyedHmac = Hmac<Sha256>;
 #[derive(Clone, Default)]
 pub struct ClusterKeys(Vec<SecretKeys>);
 
-/// One key for each purpose, so that a code made for one purpose is not valid for another.
+/// One key for each purpose, so that a code made for one purpose is not valid for another purpose.
 #[derive(Clone)]
 pub(super) struct SecretKeys {
     /// Hides which node a session id names.
@@ -59,7 +59,7 @@ impl SecretKeys {
     }
 }
 
-// Keys must not appear in logs.
+// The debug output shows no keys, because keys must not appear in logs.
 impl std::fmt::Debug for ClusterKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("ClusterKeys").field(&self.0.len()).finish()

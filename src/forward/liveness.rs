@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A node that has sent neither a heartbeat nor an answer for this long is probed. Nodes send a heartbeat every second.
+/// A node that has sent neither a heartbeat nor an answer for this time is probed. Nodes send a heartbeat every second.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 
 /// How long a node may take to answer a probe.

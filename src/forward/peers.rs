@@ -20,16 +20,16 @@ const MAX_PEERS: usize = 1024;
 /// Maximum length of an address, in bytes. A node with a longer address is ignored.
 const MAX_ADDRESS: usize = 300;
 
-/// A node's announcement to the others.
+/// The announcement of a node to the other nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Announced {
-    /// The key that its session ids contain.
+    /// The key of the node, which its session ids contain.
     pub key: NodeKey,
-    /// The address at which it accepts requests, as `HOST:PORT`.
+    /// The address at which the node accepts forwarded requests, as `HOST:PORT`.
     pub address: String,
 }
 
-/// The nodes that accept forwarded requests: other nodes, and this node if it does.
+/// The nodes that accept forwarded requests: other nodes, and this node if it accepts them.
 pub struct Peers {
     own: Option<Announced>,
     /// Maximum number of requests that are being forwarded to one node.
@@ -47,9 +47,9 @@ struct KnownPeer {
 /// Another node that accepts forwarded requests.
 #[derive(Debug)]
 pub struct Peer {
-    /// The key that its session ids contain.
+    /// The key of the node, which its session ids contain.
     pub key: NodeKey,
-    /// The address at which it accepts requests.
+    /// The address at which the node accepts forwarded requests.
     pub address: String,
     /// One permit for each request that may be forwarded to the node at the same time.
     pub(super) permits: Arc<Semaphore>,
@@ -57,12 +57,13 @@ pub struct Peer {
 }
 
 impl Peers {
-    /// Creates the list without any other node. At most `most` requests may be forwarded to each node at the same time.
+    /// Creates a list that contains no other node. At most `most` requests may be forwarded to each node at the same
+    /// time.
     pub fn new(own: Option<Announced>, most: usize) -> Self {
         Self { own, most, others: Mutex::default() }
     }
 
-    /// The peers of a node that forwards nothing.
+    /// Creates the list of a node that forwards nothing.
     pub fn none() -> Arc<Self> {
         Arc::new(Self::new(None, 0))
     }
@@ -72,7 +73,7 @@ impl Peers {
         self.own.as_ref()
     }
 
-    /// Records a node's announcement in its heartbeat.
+    /// Records the announcement in another node's heartbeat.
     pub fn note(&self, node: &Arc<str>, announced: Option<Announced>, now: Instant) {
         let Some(announced) = announced.filter(|announced| is_plain(&announced.address)) else { return };
         let mut others = self.others.lock().expect("no thread panics while it holds this lock");
@@ -98,7 +99,8 @@ impl Peers {
         self.others.lock().expect("no thread panics while it holds this lock").retain(|_, known| &*known.node != node);
     }
 
-    /// The node that a session id names. `None` if the node is unknown, or if its last heartbeat is older than `KEEP`.
+    /// Returns the node that a session id names. `None` if the node is unknown, or if its last heartbeat is older than
+    /// `KEEP`.
     pub fn find(&self, key: NodeKey, now: Instant) -> Option<Arc<Peer>> {
         let others = self.others.lock().expect("no thread panics while it holds this lock");
         let known = others.get(&key).filter(|known| now.saturating_duration_since(known.heard) < KEEP)?;

@@ -44,7 +44,7 @@ impl NodeKey {
         self.0.to_be_bytes()
     }
 
-    /// Reads 16 hexadecimal digits.
+    /// Reads a key from 16 hexadecimal digits.
     pub(super) fn read(text: &str) -> Option<Self> {
         let plain = text.len() == 2 * NODE && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         plain.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
@@ -84,7 +84,7 @@ impl SidMint {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The other node that an id names. `None` if the id names this node, was forged, or is not an id.
+    /// Returns the other node that an id names. `None` if the id names this node, was forged, or is not an id.
     pub fn other_node(&self, id: &str) -> Option<NodeKey> {
         if id.len() != LENGTH || self.keys.all().is_empty() {
             return None;
@@ -105,7 +105,8 @@ impl SecretKeys {
         bytes[RANDOM + NODE..].copy_from_slice(&proof[..PROOF]);
     }
 
-    /// Returns the node if the proof is right. Checking a wrong proof takes the same time wherever the proof differs.
+    /// Returns the node that an id names, if the id's proof is right. Checking a wrong proof takes the same time
+    /// wherever the proof differs.
     fn open(&self, bytes: &[u8; BYTES]) -> Option<NodeKey> {
         let (said, proof) = bytes.split_at(RANDOM + NODE);
         self.prove.clone().chain_update(said).verify_truncated_left(proof).ok()?;

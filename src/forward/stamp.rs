@@ -7,7 +7,8 @@
 //! 1;FROM;TO;NUMBER;MILLISECONDS;CLIENT;DIGEST;SIGNATURE
 //! ```
 //!
-//! 1 is the version. FROM and TO are node keys in hexadecimal. No sender uses a NUMBER twice. MILLISECONDS count from
+//! Field 1 is the version. FROM and TO are node keys in hexadecimal. No sender uses a NUMBER twice. MILLISECONDS count
+//! from
 //! 1970. CLIENT is the client's address. DIGEST is the SHA-256 of the body. SIGNATURE is an HMAC-SHA256 over the other
 //! fields, the method, the path with its query, and every forwarded header. DIGEST and SIGNATURE are base64.
 
@@ -108,7 +109,7 @@ impl ForwardStamp {
         Some(signature)
     }
 
-    /// Checks at the time `now` the stamp of a request that the node `own` has received, and returns it.
+    /// Checks at the time `now` the stamp of a request that the node `own` has received, and returns the stamp.
     ///
     /// # Errors
     /// Returns why the stamp is not accepted.
@@ -161,7 +162,7 @@ impl std::fmt::Display for ForwardStamp {
 }
 
 impl Signature {
-    /// The value of [`ANSWERED`]. Only a node with the secret can make it.
+    /// Computes the value of the header [`ANSWERED`]. Only a node with the secret can make it.
     pub fn answer(self, keys: &ClusterKeys) -> Option<HeaderValue> {
         let answer = keys.newest()?.answer.clone().chain_update(self.0).finalize().into_bytes();
         HeaderValue::from_str(&URL_SAFE_NO_PAD.encode(answer)).ok()
@@ -176,14 +177,14 @@ impl Signature {
     }
 }
 
-// A signature must not appear in logs, because with it an answer can be forged.
+// The debug output shows no signature, because an answer can be forged with it.
 impl std::fmt::Debug for Signature {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
 }
 
-/// The digest of a body.
+/// Returns the digest of a body.
 pub fn digest(body: &[u8]) -> [u8; 32] {
     Sha256::digest(body).into()
 }

@@ -90,8 +90,8 @@ impl Tunnel {
         match ended {
             Some(Ok(_)) => {}
             Some(Err(error)) => tracing::debug!(%error, "a tunnel broke"),
-            // The session's node sees the client disconnect. Data that the session's node has sent before still reaches
-            // the client.
+            // The node that has the session sees the client disconnect. Data that the session's node has sent before
+            // still reaches the client.
             None => {
                 let _ = tokio::time::timeout(LAST_WORDS, async {
                     node.shutdown().await?;
@@ -163,7 +163,7 @@ mod tests {
                 written += 64;
             }
         };
-        // No other task runs, so the result does not depend on the time.
+        // No other task runs in this test, so the result does not depend on the time.
         assert!(tokio::time::timeout(Duration::from_millis(200), writing).await.is_err());
         assert!(written <= BUFFER + 3 * 64, "{written} bytes are somewhere");
         client.read_exact(&mut vec![0; written]).await.unwrap();

@@ -28,7 +28,7 @@ enum Upgrade {
     Wanted,
     /// The WebSocket has been opened, and its probe is not answered yet.
     Trying,
-    /// The probe is answered. The client moves when its last poll is answered.
+    /// The server has answered the probe of the upgrade. The client moves when its last poll is answered.
     Probed,
     Moved,
 }
@@ -54,7 +54,7 @@ impl Polling {
         Self { address, sid: String::new(), outbox: Vec::new(), upgrade: Upgrade::No, side: None }
     }
 
-    /// The request that opens the session.
+    /// Makes the request that opens the session.
     pub(super) fn open(&self) -> String {
         wire::get(self.address, "")
     }

@@ -1,4 +1,4 @@
-//! Measures the memory of connections in four states, and the cost of a connect.
+//! Measures the memory of connections in five states, and the cost of a connect.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Measures events to rooms: at a fixed rate, at saturation, and beyond; and echoes.
+//! Measures events to rooms at a fixed rate, at saturation and in overload, and measures echoes.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use crate::load::{Load, Sink, Transport};
 use crate::wire;
 
 const PAD: usize = 64;
-/// The delay of one in this number of deliveries is recorded.
+/// One in this number of deliveries has its delay recorded.
 const SAMPLE: u64 = 16;
 /// A run counts as complete when nothing has arrived for this time.
 const QUIET: Duration = Duration::from_secs(5);
@@ -92,7 +92,7 @@ impl Sink for Ledger {
 pub(super) struct Paced {
     pub(super) rooms: usize,
     pub(super) members: usize,
-    /// Events a second, over all rooms.
+    /// Number of events a second, over all rooms.
     pub(super) rate: u32,
     /// How the members connect, except for the first one, which opens with a WebSocket.
     pub(super) transport: Transport,
@@ -199,7 +199,7 @@ pub(super) fn echo(stage: &Stage, size: Size) -> anyhow::Result<Figures> {
     let event = format!(r#"["echo","{}"]"#, "x".repeat(PAD));
     let start = stage.clock()?;
     let mut asked = 0;
-    // Each round waits for all connections, so that none gets far ahead of the others.
+    // Each round waits for all connections, so that no connection gets far ahead of the others.
     while start.at.elapsed() < Duration::from_secs(size.seconds.into()) {
         for connection in 0..ECHOES {
             load.emit(connection, Some(1), &event)?;

@@ -99,7 +99,7 @@ cluster:
   listen: {{ printf "%s:3002" .Values.listenAddress | quote }}
 {{- end }}
 drain:
-  # preStop has waited for load balancers.
+  # Before SIGTERM, preStop has already waited for load balancers.
   delay: 0s
   deadline: {{ .Values.drain.deadline }}s
 {{- if .Values.redis.trial.enabled }}

@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitepress';
 import { sidebar } from '../pages.js';
 
-/** The anchor of a heading, as Git hosts make it, so that a link works there too. */
+/** Returns the anchor of a heading, as Git hosts make it, so that a link works there too. */
 const slugify = (heading) =>
   heading
     .trim()

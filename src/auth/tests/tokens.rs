@@ -59,7 +59,7 @@ async fn times_are_checked_with_leeway() {
         (json!({ "exp": 1e300 }), "claim"),
     ] {
         let result = reason(&authenticator, &with(claims.clone()));
-        // The outcome for an infinite or too large number is open, but it must not panic.
+        // The outcome for an infinite or too large number is not defined, but the code must not panic.
         if claims != json!({ "exp": 1e300 }) {
             assert_eq!(result, expected, "{claims}");
         }

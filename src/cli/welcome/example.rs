@@ -29,7 +29,7 @@ pub fn example(namespaces: &[Arc<Namespace>]) -> Example {
 struct Trial<'c> {
     namespace: &'c Namespace,
     contract: &'c Contract,
-    /// The file as written, because compiled schemas do not contain their source.
+    /// The contract's file as written, because compiled schemas do not contain their source.
     file: Value,
     user: User,
     now: SystemTime,

@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-/// How many levels of a schema are followed.
+/// How many levels of a schema the sample follows.
 const MAX_DEPTH: usize = 8;
-/// The value of every text, so that all ids in one example are equal.
+/// The value of every text in a sample, so that all ids in one example are equal.
 const TEXT: &str = "demo";
 
 /// A small value for the schema. It is a guess: the caller must validate it.

@@ -82,7 +82,7 @@ impl Inbound {
         subscriber.listen(SubscriptionKind::Sharded, space.frames.clone(), space.intake.clone());
     }
 
-    /// Stops answering other servers, and gives up the lease so that another node publishes events of emitters.
+    /// Stops answering other servers, and gives up the lease, so that another node publishes events of emitters.
     pub async fn leave(&self) {
         let wire = &self.wire;
         if wire.socketio.is_some() && wire.speaks == config::WireFormat::Socketio {

@@ -23,34 +23,34 @@ const LIST: std::ops::RangeInclusive<u8> = 0x90..=0x9f;
 
 /// A request from another process that uses the library.
 pub enum LibraryRequest {
-    /// Send an event to clients.
+    /// The request sends an event to clients.
     Broadcast(Box<Broadcast>),
     /// Act on clients.
     Act(Targets, ServerAction),
-    /// Answer a question about clients.
+    /// The request asks a question about clients, which this node answers.
     Inquiry(Targets, Inquiry, Box<dyn AnswerFormat>),
 }
 
 /// A question about clients, which the library's servers send to every server.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Inquiry {
-    /// The rooms that the clients are in.
+    /// The question asks for the rooms that the clients are in.
     Rooms,
-    /// The ids of the clients.
+    /// The question asks for the ids of the clients.
     Ids,
-    /// The clients' acknowledgements of this event that arrive within this time.
+    /// The question asks for the clients' acknowledgements of this event that arrive within this time.
     Acknowledge(Event, Duration),
 }
 
 /// An answer to an [`Inquiry`], or one client's part of it.
 pub enum InquiryAnswer<'a> {
-    /// The names of rooms.
+    /// The answer is the names of rooms.
     Rooms(Vec<String>),
-    /// The ids of clients.
+    /// The answer is the ids of clients.
     Ids(Vec<&'a str>),
-    /// The number of clients that were asked.
+    /// The answer is the number of clients that were asked.
     Asked(usize),
-    /// A client's id, and the arguments of its acknowledgement.
+    /// The answer is a client's id, and the arguments of its acknowledgement.
     Acknowledged(&'a str, &'a Args),
 }
 

@@ -21,7 +21,7 @@ const CLIENT: u8 = 2;
 /// Names in the form that other servers use, each with its meaning for roomcast nodes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct ForeignNames {
-    /// The names, without repetition.
+    /// The names of rooms and clients, without repetition.
     pub(super) names: Vec<String>,
     /// For each name [`ROOM`], [`CLIENT`], or both.
     pub(super) kinds: Vec<u8>,

@@ -39,8 +39,8 @@ impl Inbound {
                     self.answer(space, &RequestAnswer::done(&request_id));
                 }
             }
-            // The sender is a roomcast node. That node sends its question to the other roomcast nodes in another way,
-            // but still waits for a count from each server.
+            // The sender is a roomcast node, so this node ignores the message. That node sends its question to the
+            // other roomcast nodes in another way, but still waits for a count from each server.
             ServerRequest::BroadcastWithAck { request_id, ours: true, .. } => {
                 if self.wire.speaks == config::WireFormat::Socketio {
                     self.answer(space, &RequestAnswer::clients_asked(&request_id, 0));

@@ -27,7 +27,7 @@ pub(super) async fn run(inbound: Arc<Inbound>, namespace: Arc<str>, mut incoming
         let (message, _taken) = match item {
             ReceivedItem::Message(message, taken) => (message, taken),
             ReceivedItem::Mark(mark) => {
-                // The task that waited for the mark may have ended.
+                // The task that waited for the mark may have ended already.
                 let _ = mark.send(());
                 continue;
             }
@@ -106,9 +106,9 @@ impl Receiver<'_> {
         self.receive_from_node(&outgoing, age).await;
     }
 
-    /// The event exactly as another roomcast node sent the event. If the sender is a node of an earlier version, which
-    /// does not send which names are rooms and which are ids, this node looks the names up. `None` if the event is
-    /// malformed or not for this node.
+    /// The event exactly as another roomcast node sent it. If the sender is a node of an earlier version, which does
+    /// not send which names are rooms and which are ids, this node looks the names up. `None` if the event is malformed
+    /// or not for this node.
     fn exactly(&self, broadcast: &Broadcast, marks: Bytes) -> Option<Outgoing> {
         let EventExtras { stamps, order, kinds } = event::decode_marks(marks).ok()?;
         let outgoing = match &kinds {

@@ -9,7 +9,7 @@ use crate::cluster::gaps::Gaps;
 use crate::redis::{Budget, ChannelMessage, Losses, ReservedBytes, Sink, SubscriptionKind};
 use crate::telemetry::metrics::Metrics;
 
-/// An entry of the queue.
+/// An entry of the queue of received messages.
 pub(super) enum ReceivedItem {
     Message(ChannelMessage, ReservedBytes),
     /// A mark in the queue, answered when every message before the mark is delivered.
@@ -39,7 +39,7 @@ impl ReceiveQueue {
         (Self { queue, gaps, metrics, losses, budget }, incoming)
     }
 
-    /// Number of entries in the queue.
+    /// Number of messages in the queue.
     pub(super) fn waiting(&self) -> usize {
         self.queue.max_capacity() - self.queue.capacity()
     }

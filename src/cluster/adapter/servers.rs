@@ -47,7 +47,7 @@ impl Default for ServerQuestions {
     }
 }
 
-/// An open question; dropping this guard removes the question.
+/// A question that waits for answers; dropping this guard removes the question.
 struct ServerQuestionGuard<'a> {
     asking: &'a ServerQuestions,
     request_id: String,
@@ -106,7 +106,8 @@ impl ClusterAdapter {
             Err(why) => return self.drop_foreign(why.as_str()),
         };
         let asking = self.asking.open.lock().expect("no thread panics while it holds this lock");
-        // Every server receives the answer. Only the server that asked has an entry for the question.
+        // Every server receives the answer, also those that did not ask. Only the server that asked has an entry for
+        // the question.
         if asking.get(&request_id).is_some_and(|asker| !asker.offer(body.len(), || response)) {
             self.drop_foreign("full");
         }

@@ -13,7 +13,7 @@ use crate::telemetry::metrics::Metrics;
 /// A message from another node.
 #[derive(Debug)]
 pub struct Incoming {
-    /// The sender, the time and the content.
+    /// The sender, the time and the content of the message.
     pub frame: Frame,
     /// Released when the message has been handled.
     _taken: ReservedBytes,
@@ -45,7 +45,8 @@ impl SubscriptionQueue {
         self.queue.downgrade()
     }
 
-    /// Puts a message into the queue. The message is not queued if it is the node's own or cannot be read.
+    /// Puts a message into the queue of a subscription. The message is not queued if it is the node's own or cannot be
+    /// read.
     pub(super) fn take(&self, message: &ChannelMessage) {
         let Some(frame) = self.reader.read(message) else { return };
         let taken = self.budget.take(message.body.len());

@@ -29,7 +29,7 @@ for at = 3, #ARGV, 3 do
 end
 redis.call('HSETNX', KEYS[1], '#epoch', now)
 local number = redis.call('HINCRBY', KEYS[1], '#number', 1)
--- A day longer than the last revocation, so that nodes which were away learn of lifted ones.
+-- The key lives a day longer than the last revocation, so that nodes which were away learn of lifted revocations.
 local last = redis.call('ZREVRANGE', KEYS[2], 0, 0, 'WITHSCORES')
 local until_ms = math.max(tonumber(last[2] or now), tonumber(now)) + 86400000
 redis.call('PEXPIREAT', KEYS[1], string.format('%.0f', until_ms))

@@ -31,7 +31,7 @@ pub(super) enum StoreError {
     Full,
 }
 
-/// The whole content of the store.
+/// The whole content of the store of revocations.
 pub(super) struct Stored {
     pub(super) version: Version,
     pub(super) entries: HashMap<Subject, Revocation>,

@@ -53,7 +53,7 @@ impl RequestAnswer {
     pub fn acknowledged(request_id: &str, args: &Args) -> Option<Bytes> {
         let all: Vec<&RawValue> = serde_json::from_str(args.text()).ok()?;
         let mut out = BytesMut::new();
-        // A map of two or three members.
+        // A MessagePack map of two or three members.
         out.put_u8(if all.is_empty() { 0x82 } else { 0x83 });
         put_text(&mut out, "type");
         out.put_u8(9);
@@ -66,7 +66,7 @@ impl RequestAnswer {
         Some(out.freeze())
     }
 
-    /// The answer as JSON text.
+    /// The answer to a request as JSON text.
     pub fn to_text(&self) -> String {
         self.0.to_string()
     }

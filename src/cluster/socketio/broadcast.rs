@@ -1,7 +1,7 @@
 //! A broadcast: `[uid, packet, opts]` in MessagePack. Broadcasts of roomcast nodes have a fourth element, which only
 //! roomcast nodes read.
 //!
-//! The fourth element is binary. Node's adapter reads the first three elements and ignores the rest.
+//! The fourth element of the list is binary. Node's adapter reads the first three elements and ignores the rest.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -31,7 +31,7 @@ pub struct ReceivedBroadcast {
 pub struct Broadcast {
     /// The namespace's path.
     pub namespace: String,
-    /// The event that clients get.
+    /// The event that clients get from the broadcast.
     pub event: Event,
     /// Rooms and socket ids that receive the event. Empty means every client.
     pub rooms: Vec<String>,
@@ -210,7 +210,7 @@ impl BroadcastOptions {
                 "timeout" => {
                     self.timeout = match reader.token()? {
                         Token::Uint(milliseconds) => Some(milliseconds),
-                        // JavaScript may write a float. The cast turns a negative number and NaN into 0.
+                        // JavaScript may write the time as a float. The cast turns a negative number and NaN into 0.
                         Token::Float(milliseconds) => Some(milliseconds as u64),
                         _ => None,
                     }
@@ -237,7 +237,7 @@ pub fn encode(uid: &str, broadcast: &Broadcast) -> Result<Bytes, UnusableMessage
 /// Writes a broadcast without roomcast's own fourth element, which [`close`] adds.
 ///
 /// # Errors
-/// The same as for [`encode`].
+/// Returns the same errors as [`encode`].
 pub fn open(uid: &str, broadcast: &Broadcast) -> Result<BytesMut, UnusableMessage> {
     encode_open(uid, broadcast, 4)
 }
@@ -282,7 +282,7 @@ mod tests {
 
     use super::*;
 
-    /// Captured from `emitter.to("lobby").emit("ev", "x")`.
+    /// Captured from Node's emitter: `emitter.to("lobby").emit("ev", "x")`.
     const CAPTURED: &[u8] =
         b"\x93\xa7emitter\x83\xa4type\x02\xa4data\x92\xa2ev\xa1x\xa3nsp\xa1/\x83\xa5rooms\x91\xa5lobby\xa5flags\x80\xa6except\x90";
 
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(got.event.text(), r#"["ev","x"]"#);
         assert_eq!((got.namespace.as_str(), got.rooms, got.except), ("/", vec!["lobby".to_owned()], Vec::new()));
         assert_eq!(ReceivedBroadcast::open(Bytes::from_static(CAPTURED)).unwrap().uid, "emitter");
-        // The message has no namespace, no flags, no excluded rooms, a number as a room, and unknown members.
+        // A message without namespace, flags and excluded rooms, with a number as a room, and with unknown members.
         let bare = read(b"\x93\xa1u\x82\xa1x\x91\x01\xa4data\x91\xa2hi\x81\xa5rooms\x92\x2a\xa1r").unwrap();
         assert_eq!((bare.namespace.as_str(), bare.rooms), ("/", vec!["42".to_owned(), "r".to_owned()]));
     }
@@ -309,7 +309,8 @@ mod tests {
         let got = read(room).unwrap();
         assert_eq!((got.event.text().to_string(), got.rooms), (r#"["ev","x"]"#.to_owned(), vec!["lobby".to_owned()]));
         assert_eq!(read(all).unwrap().rooms, Vec::<String>::new());
-        // Every way to write an empty value. The packet has the type that old emitters use for binary events.
+        // Every way in which an emitter can write an empty value. The packet has the type that old emitters use for
+        // binary events.
         for nothing in ["\u{0}", "\u{80}", "\u{90}", "\u{a0}", "\u{c0}", "\u{c2}"] {
             let nothing: Vec<u8> = nothing.chars().map(|byte| byte as u8).collect();
             let packet = b"\x93\xa1u\x83\xa4type\x05\xa4data\x91\xa1e\xa3nsp\xc0\x83";

@@ -18,7 +18,7 @@ const ASK: u8 = 7;
 const CLIENTS_ASKED: u64 = 8;
 const ACKNOWLEDGED: u64 = 9;
 
-/// A question to clients in rooms.
+/// A question that clients in rooms must answer.
 #[derive(Debug)]
 pub struct ServerQuestion<'a> {
     /// The id of the server that asks.
@@ -29,7 +29,7 @@ pub struct ServerQuestion<'a> {
     pub namespace: &'a str,
     /// The event that clients get.
     pub event: &'a Event,
-    /// Rooms and socket ids; at least one.
+    /// The rooms and socket ids that are asked; at least one.
     pub rooms: &'a [String],
     /// How long the clients may take to answer.
     pub patience: Duration,
@@ -51,7 +51,7 @@ impl ServerQuestion<'_> {
     /// [`UnusableMessage::Malformed`] when the event's text is not JSON.
     pub fn encode(&self) -> Result<Bytes, UnusableMessage> {
         let mut out = BytesMut::with_capacity(256 + self.event.size_bytes());
-        // Maps of six, three, three and one members.
+        // The maps of a question have six, three, three and one members.
         out.put_u8(0x86);
         put_text(&mut out, "uid");
         put_text(&mut out, self.uid);

@@ -18,7 +18,7 @@ use crate::msgpack::{MsgpackReader, Token};
 pub enum ServerRequest {
     /// Act on clients. Servers send no answer to this request.
     Act(Targets, ServerAction),
-    /// Act on one client, in the format of old servers. The server that has the client answers.
+    /// The request acts on one client, in the format of old servers. The server that has the client answers.
     ActOn {
         /// The client's id.
         socket_id: String,
@@ -27,14 +27,14 @@ pub enum ServerRequest {
         /// The id that the answer carries.
         request_id: String,
     },
-    /// List the ids of the clients in these rooms.
+    /// The request asks for the ids of the clients in these rooms.
     Sockets {
         /// The rooms. Empty means every client.
         rooms: Vec<String>,
         /// The id that the answer carries.
         request_id: String,
     },
-    /// List the names of all rooms.
+    /// The request asks for the names of all rooms.
     AllRooms {
         /// The id that the answer carries.
         request_id: String,
@@ -46,14 +46,14 @@ pub enum ServerRequest {
         /// The id that the answer carries.
         request_id: String,
     },
-    /// A message from server to server.
+    /// The request is a message from server to server.
     ServerSideEmit {
         /// The id of the sender.
         uid: String,
         /// The id that the answer carries. `None` if the sender waits for no answer.
         request_id: Option<String>,
     },
-    /// Send an event that clients have to acknowledge.
+    /// The request sends an event that clients have to acknowledge.
     BroadcastWithAck {
         /// The id that the answers carry.
         request_id: String,
@@ -77,9 +77,9 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60);
 /// The clients that a request selects.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Targets {
-    /// Rooms and socket ids. Empty means every client.
+    /// Rooms and socket ids that the request selects. Empty means every client.
     pub rooms: Vec<String>,
-    /// Rooms and socket ids that are excluded.
+    /// Rooms and socket ids that the request excludes.
     pub except: Vec<String>,
 }
 
@@ -90,7 +90,7 @@ pub enum ServerAction {
     Join(Vec<String>),
     /// Leave these rooms.
     Leave(Vec<String>),
-    /// Leave the namespace or, with `close`, close the connection.
+    /// The clients leave the namespace or, with `close`, their connection is closed.
     Disconnect {
         /// Whether the whole connection is closed.
         close: bool,
@@ -288,7 +288,7 @@ mod tests {
             read(text).unwrap(),
             ServerRequest::Act(targets(&[], &[]), ServerAction::Disconnect { close: false })
         );
-        // Written by socket.io 4.8 for `io.timeout(700).to("room1").emitWithAck("ask", 1)`.
+        // A message that socket.io 4.8 wrote for `io.timeout(700).to("room1").emitWithAck("ask", 1)`.
         let asked = b"\x85\xa3uid\xa6r4Gz24\xa9requestId\xa6Iw-53s\xa4type\x07\xa6packet\x83\xa4type\x02\xa4data\x92\xa3ask\x01\
             \xa3nsp\xa1/\xa4opts\x83\xa5rooms\x91\xa5room1\xa6except\x90\xa5flags\x81\xa7timeout\xcd\x02\xbc";
         let request = ServerRequest::BroadcastWithAck {

@@ -1,4 +1,4 @@
-//! The layer of variables `ROOMCAST_<SECTION>__<KEY>`.
+//! Reads the variables `ROOMCAST_<SECTION>__<KEY>`.
 
 use figment::Figment;
 use figment::value::{Tag, Value};
@@ -12,10 +12,10 @@ use crate::config::tree;
 /// The prefix of every variable of roomcast.
 const PREFIX: &str = "ROOMCAST_";
 
-/// Variables with the prefix that are not settings.
+/// Variables that have roomcast's prefix and are not settings.
 pub(in crate::config) const OTHERS: [&str; 2] = ["ROOMCAST_CONFIG", "ROOMCAST_ANNOUNCE"];
 
-/// Adds each variable above the layers so far. An empty variable counts as not set.
+/// Adds each variable, which replaces the value of the layers so far. An empty variable counts as not set.
 pub(in crate::config) fn add(
     mut figment: Figment,
     variables: &[(String, String)],
@@ -37,7 +37,7 @@ pub(in crate::config) fn add(
     figment
 }
 
-/// Adds the command line's values above all other layers.
+/// Adds the command line's values, which replace the values of all other layers.
 pub(in crate::config) fn add_flags(
     mut figment: Figment,
     flags: &[(&'static str, &'static str, String)],
@@ -59,7 +59,7 @@ pub(in crate::config) fn add_flags(
     figment
 }
 
-/// The problem and the remedy.
+/// The problem of a variable and its remedy.
 type VariableMistake = (String, String);
 
 fn read(below: &Value, rest: &str, text: &str) -> Result<Value, VariableMistake> {

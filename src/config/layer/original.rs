@@ -1,4 +1,4 @@
-//! The layer of variables that operators of an earlier Socket.IO server already have.
+//! Reads variables that operators of an earlier Socket.IO server already have.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::config::mistake::SettingMistake;
 use crate::config::{Config, Period, tree};
 use crate::rate::Rate;
 
-/// How many events a window has if only the window is set.
+/// How many events the window of a rate has if only the window is set.
 const EVENTS_PER_WINDOW: u32 = 100;
 
 /// Parses one variable, from the values of the layers below and its text.
@@ -30,7 +30,7 @@ pub(in crate::config) const VARIABLES: [(&str, &str, ReadVariable); 9] = [
     ("WEBSOCKET_RATE_LIMIT_WINDOW", "limits.events_per_socket", window),
 ];
 
-/// What a variable means, for the reference.
+/// The meaning of a variable, for docs/configuration.md.
 #[cfg(test)]
 pub(in crate::config) fn meaning(name: &str) -> &'static str {
     match name {
@@ -45,7 +45,7 @@ pub(in crate::config) fn meaning(name: &str) -> &'static str {
     }
 }
 
-/// Adds each variable above the layers so far. An empty variable counts as not set.
+/// Adds each variable, which replaces the value of the layers so far. An empty variable counts as not set.
 pub(in crate::config) fn add(
     mut figment: Figment,
     variables: &[(String, String)],
@@ -85,7 +85,7 @@ fn origins(_: &Value, text: &str) -> Result<Value, String> {
     Ok(Value::Array(Tag::Default, items))
 }
 
-/// Sets only the port. The address stays as in the layers below.
+/// This variable sets only the port of the address. The address stays as in the layers below.
 fn port(below: &Value, text: &str) -> Result<Value, String> {
     let port: u16 = text.parse().map_err(|_| "must be a port number, 0 to 65535".to_owned())?;
     let listen = below.find_ref("server.listen").and_then(Value::as_str).and_then(|text| text.parse().ok());
@@ -94,7 +94,7 @@ fn port(below: &Value, text: &str) -> Result<Value, String> {
     Ok(listen.to_string().into())
 }
 
-/// Sets only the window. The count stays as in the layers below.
+/// This variable sets only the window of the rate. The count stays as in the layers below.
 fn window(below: &Value, text: &str) -> Result<Value, String> {
     let millis = text.parse::<u64>().ok().filter(|millis| *millis > 0);
     let per = Duration::from_millis(millis.ok_or("must be a whole number of milliseconds, at least 1")?);

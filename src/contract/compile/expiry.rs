@@ -7,7 +7,7 @@ use crate::contract::document::KeyPath;
 use crate::contract::file;
 use crate::contract::model::{AuthMode, ExpiryPolicy};
 
-/// How long before its token ends a client is warned if the contract does not set it.
+/// How long before its token ends a client is warned if the contract does not set the time.
 const DEFAULT_WARNING: Duration = Duration::from_secs(60);
 
 impl Compiler<'_> {

@@ -18,7 +18,7 @@ use crate::contract::template::Template;
 use crate::rate::Rate;
 use crate::suggest::{nearest, one_of_quoted};
 
-/// Maximum size of a schema file, in bytes.
+/// Maximum size of a JSON Schema file, in bytes.
 const MAX_SCHEMA_BYTES: u64 = 1024 * 1024;
 
 impl Compiler<'_> {

@@ -17,13 +17,13 @@ use crate::contract::room_name::RoomTemplate;
 use crate::contract::template::Template;
 use crate::suggest::one_of_quoted;
 
-/// Number of events that a history keeps if the contract does not set it.
+/// Number of events that a history keeps if the contract does not set the number.
 const DEFAULT_EVENTS: u32 = 100;
-/// How long a history is kept after its last event if the contract does not set it.
+/// How long a history is kept after its last event if the contract does not set the time.
 const DEFAULT_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-/// The minimum time between two lists of a room's members if the contract does not set it.
+/// The minimum time between two lists of a room's members if the contract does not set the time.
 const DEFAULT_EVERY: Duration = Duration::from_millis(250);
-/// Number of members that a list shows if the contract does not set it.
+/// Number of members that a list shows if the contract does not set the number.
 const DEFAULT_MEMBERS: u32 = 100;
 
 impl Compiler<'_> {
@@ -47,7 +47,7 @@ impl Compiler<'_> {
         rooms
     }
 
-    /// The entries of a table, in the order of the file.
+    /// Returns the entries of a table, in the order of the file.
     pub(super) fn entries(&self, table: &str) -> Vec<(String, serde_json::Value)> {
         let table = self.document.tree.get(table).and_then(serde_json::Value::as_object);
         table.into_iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect()
@@ -199,7 +199,7 @@ impl Compiler<'_> {
     }
 }
 
-/// Compiles a template that the contract does not write.
+/// Compiles a default template that the contract itself does not contain.
 fn fixed(template: Value) -> Template {
     Template::compile(template).expect("it has no mistake")
 }

@@ -7,7 +7,7 @@ use crate::contract::rule::Rule;
 /// Whether the members of a room are known at a position in a contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MembersAt {
-    /// The contract lists the members of the room.
+    /// The contract lists the members of this room.
     Listed,
     /// There is a room, and the contract does not list its members.
     Unlisted,
@@ -20,12 +20,12 @@ pub(super) enum MembersAt {
 pub(super) enum ExpressionSite {
     /// In a client event: the payload, the user, and the rooms that the event joins or leaves can be used.
     Client,
-    /// In the parts of a client event that are sent, and in their rules: the same as for [`ExpressionSite::Client`],
-    /// and the members of the event's room.
+    /// In the parts of a client event that are sent, and in their rules, can be used: everything of
+    /// [`ExpressionSite::Client`], and the members of the event's room.
     Sent(MembersAt),
     /// In the name of an event that is sent because of a client event: the payload and the user can be used.
     EventName,
-    /// In the error handling of a client event: the same as for [`ExpressionSite::Client`], and the error.
+    /// In the error handling of a client event can be used: everything of [`ExpressionSite::Client`], and the error.
     Failure,
     /// In `[connect]`: the user and the socket can be used.
     Connect,
@@ -33,7 +33,7 @@ pub(super) enum ExpressionSite {
     Socket,
     /// In a server event: the payload and the `params` that the backend gave can be used.
     Server,
-    /// In a rule about a room: the same as for [`ExpressionSite::Client`], the room and its members.
+    /// In a rule about a room can be used: everything of [`ExpressionSite::Client`], the room and its members.
     Room(MembersAt),
     /// In the event that announces one member: the member, the room and its members can be used.
     Member,

@@ -27,7 +27,7 @@ pub struct ClientEventSpec {
     pub reply: Option<OneOrMany<ReplyRefSpec>>,
     /// The hook that decides about the event.
     pub call: Option<CallSpec>,
-    /// The hook that is told of the event, and not asked.
+    /// The hook that the node informs of the event, without waiting for an answer.
     pub notify: Option<String>,
     /// What happens when the hook has agreed.
     pub on_ok: Option<OutcomeSpec>,
@@ -108,11 +108,11 @@ pub struct RelaySpec {
     pub args: Option<Vec<Value>>,
     /// Members that are added to the payload.
     pub add: Option<Value>,
-    /// Whether the sender's own socket does not receive it. Default: false.
+    /// Whether the sender's own socket does not receive the event. Default: false.
     pub others: Option<bool>,
-    /// Whether only clients that can be written to at once get it. Default: false.
+    /// Whether only clients that can be written to at once receive the event. Default: false.
     pub volatile: Option<bool>,
-    /// Whether the sender must be in the room. Default: false.
+    /// Whether the sender must be in the room of the relay. Default: false.
     pub member: Option<bool>,
     /// A CEL rule. The event is sent only if it is true.
     pub when: Option<String>,
@@ -124,7 +124,7 @@ pub struct RelaySpec {
 pub enum ReplyRefSpec {
     /// The event's name. It has no payload.
     Event(String),
-    /// The event's name and payload.
+    /// The event's name and payload, as a table.
     Table(ReplySpec),
 }
 
@@ -168,7 +168,7 @@ pub struct OutcomeSpec {
 pub enum CallSpec {
     /// The hook's name.
     Hook(String),
-    /// The hook's name with further settings.
+    /// The hook's name with further settings, as a table.
     Table(CallTableSpec),
 }
 
@@ -181,10 +181,10 @@ pub struct CallTableSpec {
     /// Whether the call may be repeated if it fails. Default: false.
     #[serde(default)]
     pub idempotent: Option<bool>,
-    /// How long the node waits for an answer. Default: the hook's own timeout.
+    /// How long the node waits for the hook's answer. Default: the hook's own timeout.
     #[serde(default)]
     pub timeout: Option<String>,
-    /// Only in a client event: a CEL rule. The hook is asked only if it is true.
+    /// Only in a client event: a CEL rule; the hook is called only if it is true. The hook is asked only if it is true.
     #[serde(default)]
     pub when: Option<String>,
 }
@@ -193,9 +193,9 @@ pub struct CallTableSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ClientThrottleSpec {
-    /// At most one event per time.
+    /// A time, in which at most one event is relayed.
     Every(String),
-    /// The same as a table.
+    /// A table with the time and further settings.
     Table(ClientThrottleTableSpec),
 }
 
@@ -203,14 +203,14 @@ pub enum ClientThrottleSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientThrottleTableSpec {
-    /// At most one event per time.
+    /// The time in which at most one event is relayed.
     pub every: String,
     /// Which event is relayed: the first, and not its repetitions. Default, and the only choice: first.
     #[serde(default)]
     pub keep: Option<KeepFirst>,
 }
 
-/// Which of several events is kept.
+/// Which of several throttled events is kept.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepFirst {
@@ -222,8 +222,8 @@ pub enum KeepFirst {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerEventSpec {
-    /// The rooms that receive it, or "*" for all clients in the namespace. A client in several of the rooms gets one
-    /// copy.
+    /// The rooms that receive the event, or "*" for all clients in the namespace. A client in several of the rooms gets
+    /// one copy.
     pub rooms: OneOrMany<RoomRefSpec>,
     /// The JSON Schema of the payload, after `fill`.
     #[serde(default)]
@@ -241,7 +241,7 @@ pub struct ServerEventSpec {
     /// `linger`. Default: false.
     #[serde(default)]
     pub terminal: Option<bool>,
-    /// Whether only clients that can be written to at once get it. Default: false.
+    /// Whether only clients that can be written to at once receive the event. Default: false.
     #[serde(default)]
     pub volatile: Option<bool>,
     /// What happens to a client whose write queue is full. Default: drop.
@@ -253,9 +253,9 @@ pub struct ServerEventSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ServerThrottleSpec {
-    /// At most one event per time for each set of rooms.
+    /// A time, in which at most one event is sent for each set of rooms.
     Every(String),
-    /// The same as a table.
+    /// A table with the time and further settings.
     Table(ServerThrottleTableSpec),
 }
 
@@ -263,9 +263,9 @@ pub enum ServerThrottleSpec {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServerThrottleTableSpec {
-    /// At most one event per time.
+    /// The time in which at most one event is sent.
     pub every: String,
-    /// For each set of rooms, or for the event alone. Default: room.
+    /// Whether the time applies for each set of rooms, or for the event alone. Default: room.
     #[serde(default)]
     pub per: Option<ThrottleBy>,
     /// Which event is sent when the time is over: the newest. Default, and the only choice: last.
@@ -273,7 +273,7 @@ pub struct ServerThrottleTableSpec {
     pub keep: Option<KeepLast>,
 }
 
-/// Which of several events is kept.
+/// Which of several throttled events is kept.
 #[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepLast {

@@ -81,7 +81,7 @@ fn list(directory: &Path, pattern: &str, entry: &str, report: &mut ContractRepor
     let fits = |path: &PathBuf| {
         path.is_file() && path.file_name().and_then(|name| name.to_str()).is_some_and(|name| glob(pattern, name))
     };
-    // `./` is removed from the names of files, unless the entry was written with it.
+    // `./` is removed from the names of files, unless the entry was written with `./`.
     let bare = |path: PathBuf| {
         if entry.starts_with('.') { path } else { path.strip_prefix(".").map(Path::to_owned).unwrap_or(path) }
     };

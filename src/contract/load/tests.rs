@@ -16,7 +16,7 @@ fn load_texts(texts: &[&str]) -> Result<Vec<Namespace>, Vec<String>> {
         .map_err(|report| report.diagnostics.iter().map(ToString::to_string).collect())
 }
 
-/// A contract with mistakes. Each line with a mistake ends with `#!` and a part of the expected report.
+/// A contract that contains many mistakes. Each line with a mistake ends with `#!` and a part of the expected report.
 const BAD: &str = r##"
 name      = "bad contract"                                      #! name: "bad contract" is not a name
 namespace = "jobs"                                              #! write "/jobs"

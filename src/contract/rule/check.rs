@@ -20,16 +20,16 @@ pub(super) struct RuleInputs {
     pub members: MembersNeed,
     /// Top-level variables, such as `payload`.
     pub variables: BTreeSet<String>,
-    /// The `<name>` of each `vars.<name>`.
+    /// The names of the variables that the rule reads as `vars.<name>`.
     pub room_variables: BTreeSet<String>,
-    /// The `<name>` of each `metadata.<name>`.
+    /// The names of the members that the rule reads as `metadata.<name>`.
     pub metadata: BTreeSet<String>,
 }
 
 /// Maximum nesting depth of an expression. Bounded because the evaluation recurses.
 pub(super) const MAX_DEPTH: usize = 48;
 
-/// The variables of rules. If a variable has a fixed set of members, they are listed with it.
+/// The variables that rules can use. If a variable has a fixed set of members, they are listed with it.
 const VARIABLES: &[(&str, &[&str])] = &[
     ("user", &["id", "roles", "claims", "anonymous", "authenticated"]),
     ("payload", &[]),
@@ -122,7 +122,7 @@ struct Checker {
     bound: Vec<String>,
     /// The current nesting depth.
     depth: usize,
-    /// Whether the variable `metadata` that is visited next stands before a member's name.
+    /// Whether the variable `metadata` that is visited next is followed by the name of a member.
     selecting: bool,
 }
 

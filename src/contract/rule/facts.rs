@@ -1,4 +1,4 @@
-//! The scope in the form that CEL reads. A value is converted only when a rule asks for it.
+//! Converts the scope to the form that CEL reads. A value is converted only when a rule asks for it.
 
 use std::sync::OnceLock;
 use std::time::SystemTime;
@@ -20,12 +20,12 @@ use crate::user::User;
 pub(super) const OWNER: &str = "@owner";
 /// The variable that says whether the room has an owner.
 pub(super) const OWNED: &str = "@owned";
-/// The table of the function `permitted`: `@permitted[room][patterns]`.
+/// The table that answers the function `permitted`: `@permitted[room][patterns]`.
 pub(super) const PERMITTED: &str = "@permitted";
-/// The table of the function `capability`: `@capability[room][token]`.
+/// The table that answers the function `capability`: `@capability[room][token]`.
 pub(super) const CAPABILITY: &str = "@capability";
 
-/// All values that a rule can ask for.
+/// All values that a rule can read.
 pub(super) struct RuleFacts<'a> {
     user: &'a User,
     /// The token's claims. Decoded when a rule first asks for them.
@@ -160,7 +160,7 @@ enum Object<'a> {
     CapabilityIn(Option<&'a dyn Capabilities>, &'a str, String),
 }
 
-// Debug output shows no payloads or claims.
+// The debug output shows no payloads or claims.
 impl std::fmt::Debug for Object<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Object")

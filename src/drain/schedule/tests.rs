@@ -82,7 +82,7 @@ fn the_deadline_wins_over_what_others_can_take() {
     let waves = waves(&mut schedule, start, 15_000, OTHERS);
     let last = waves[waves.len() - 1].0;
     assert!((19.0..=20.3).contains(&last), "{last}");
-    // Sockets are closed evenly: no wave is large.
+    // Checks that a drain closes sockets evenly, without a large wave.
     assert!(waves.iter().all(|(_, count)| *count <= 250), "{waves:?}");
 }
 

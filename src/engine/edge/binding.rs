@@ -41,7 +41,7 @@ impl Binding {
                 TokenSource::Header => binding.header = true,
                 TokenSource::Query(name) => binding.params.push(name.clone()),
                 TokenSource::Cookie(name) => binding.cookies.push(name.clone()),
-                // These tokens are sent in CONNECT only, so no request carries them.
+                // Clients send these tokens only in CONNECT, so no request carries them.
                 TokenSource::Auth(_) => {}
             }
         }
@@ -62,7 +62,7 @@ impl Binding {
 }
 
 impl ClientFingerprint {
-    /// Whether a request with the mark `request` may use the session with the mark `self`.
+    /// Whether a request with the fingerprint `request` may use the session with the fingerprint `self`.
     pub(in crate::engine) fn permits(self, request: Self, websocket: bool) -> bool {
         // Browsers cannot send an Authorization header with a WebSocket.
         let header = self.header == request.header || (websocket && request.header == 0);
@@ -74,7 +74,7 @@ fn param<'a>(uri: &'a Uri, name: &str) -> Option<&'a str> {
     crate::query::pairs(uri.query()?).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// The value of a cookie in bytes, because other cookies in the same header need not be text.
+/// Returns the value of a cookie in bytes, because other cookies in the same header need not be text.
 fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
     let cookies = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
     let mut values = cookies.filter_map(|cookie| cookie.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="));

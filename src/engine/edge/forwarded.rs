@@ -1,6 +1,7 @@
 //! Determines a client's address from what trusted proxies report in `X-Forwarded-For` or in `Forwarded` (RFC 7239).
 //!
-//! Only the header that the proxies are configured to set is read. The client may have set the other header itself.
+//! The node reads only the header that the proxies are configured to set. The client may have set the other header
+//! itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,7 +33,7 @@ impl Proxies {
             return ip;
         }
         for hop in self.hops(headers) {
-            // A hop that cannot be read ends the walk: the hops before it are not trusted.
+            // A hop that cannot be read ends the search: the hops before it are not trusted.
             let Some(hop) = hop else { break };
             ip = hop.to_canonical();
             if !is_trusted(ip) {
@@ -42,7 +43,7 @@ impl Proxies {
         ip
     }
 
-    /// The hops that the header reports, the nearest first.
+    /// The hops that the header reports, the nearest hop first.
     fn hops(&self, headers: &HeaderMap) -> Vec<Option<IpAddr>> {
         let (name, read): (_, ReadHeader) = match self.header {
             ForwardedHeader::XForwardedFor => ("x-forwarded-for", x_forwarded_for),
@@ -247,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(ip_of(value), "10.0.0.1", "{value}");
         }
-        // The proxy has appended the last hop. The hops before it come from the client and are not trusted.
+        // The nearest proxy has appended the last hop. The hops before it come from the client and are not trusted.
         assert_eq!(ip_of("for=rubbish, for=192.0.2.1"), "192.0.2.1");
     }
 

@@ -30,7 +30,7 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A hub without connections, which updates the metrics of connections whenever the metrics are scraped.
+    /// Creates a hub without connections, which updates the metrics of connections whenever the metrics are scraped.
     pub(in crate::engine) fn new(limits: Arc<Limits>, forwarder: Arc<Forwarder>, metrics: &Metrics) -> Arc<Self> {
         let hub = Arc::new(Self {
             limits,
@@ -106,7 +106,8 @@ impl Hub {
 
     // === for the sessions ===
 
-    /// Makes a session's id and adds it to the table. Any node can tell from the id which node has the session.
+    /// Makes a session's id and adds the session to the table. Any node can tell from the id which node has the
+    /// session.
     pub(super) fn enter_sid(&self, session: &Arc<EngineSession>) -> Box<str> {
         let sid: Box<str> = self.forwarder.new_sid().into();
         self.sids.enter(&sid, session);

@@ -23,7 +23,8 @@ impl AllowedOrigins {
         Self::These(origins.iter().filter_map(|origin| Origin::read(origin)).collect())
     }
 
-    /// Whether a request may open a connection. A request without an `Origin` does not come from a web page.
+    /// Whether a request from a page may open a connection. A request without an `Origin` does not come from a web
+    /// page.
     pub(super) fn permit(&self, headers: &HeaderMap) -> bool {
         let (Self::These(origins), Some(origin)) = (self, headers.get(ORIGIN)) else { return true };
         let Some(origin) = read_origin(origin) else { return false };
@@ -58,7 +59,7 @@ fn read_origin(header: &HeaderValue) -> Option<Origin> {
 pub(in crate::engine) enum Origin {
     /// `null`: the origin of a sandboxed page or of a local file.
     Opaque,
-    /// A scheme, a host (empty with `file://`), and a port: the given one, or else the scheme's default if it has
+    /// A scheme, a host (empty with `file://`), and a port: the given port, or else the scheme's default port if it has
     /// one.
     Named { scheme: String, host: String, port: Option<u16> },
 }

@@ -12,9 +12,9 @@ pub struct EngineQuery<'a> {
     pub transport: Option<&'a str>,
     /// The version of the Engine.IO protocol.
     pub version: Option<&'a str>,
-    /// The client wants answers as a script (JSONP).
+    /// Whether the client wants answers as a script (JSONP).
     pub jsonp: bool,
-    /// A parameter is given twice, so that two readers of the request could understand it differently.
+    /// Whether a parameter is given twice, so that two readers of the request could understand it differently.
     pub ambiguous: bool,
 }
 

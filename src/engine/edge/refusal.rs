@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use crate::error::{Code, Refusal};
 use crate::forward::NotForwarded;
 
-/// How long a client should wait before it retries when the node cannot take it.
+/// How long a client should wait before it tries again when the node cannot take it.
 const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The reason why a request is not served.
@@ -26,7 +26,7 @@ pub enum RequestRefusal {
     Malformed,
     /// A WebSocket handshake over HTTP/1.0, which has no upgrades (RFC 9110, 7.8).
     OldHttp,
-    /// The client uses a version of Engine.IO that this node does not serve, or another one than its session.
+    /// The client uses a version of Engine.IO that this node does not serve, or another version than its session.
     OtherVersion,
     /// The transport is neither polling nor WebSocket.
     OtherTransport,
@@ -101,8 +101,8 @@ impl RequestRefusal {
                 let text = r#"{"code":3,"message":"JSONP polling is not supported; use XHR or fetch, or a WebSocket"}"#;
                 json(StatusCode::BAD_REQUEST, text.into())
             }
-            // Give the same answer as Engine.IO's own server. The answer does not show whether the id belongs to
-            // another client.
+            // The refusal has the same form as that of Engine.IO's own server. The answer does not show whether the id
+            // belongs to another client.
             Self::UnknownSession => {
                 json(StatusCode::BAD_REQUEST, r#"{"code":1,"message":"Session ID unknown"}"#.into())
             }

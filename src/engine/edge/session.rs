@@ -41,12 +41,12 @@ pub struct EngineSession {
     /// The engine's side. Unset until the engine has opened the connection: the edge counts a client and may close its
     /// session before that.
     connection: OnceLock<Arc<dyn Connection>>,
-    /// Unset for a session that begins with a WebSocket: no request names it.
+    /// The session's id; unset for a session that begins with a WebSocket, because no request names such a session.
     named: OnceLock<Box<SessionName>>,
     closing: AtomicBool,
-    /// The client is sending a body.
+    /// Whether the client is sending a body.
     posts: AtomicBool,
-    /// The session has ended and is no longer counted.
+    /// Whether the session has ended and is no longer counted.
     over: AtomicBool,
 }
 
@@ -117,7 +117,7 @@ impl EngineSession {
         &naming.sid
     }
 
-    /// Whether a request with this mark may use the session.
+    /// Whether a request with this fingerprint may use the session.
     pub(super) fn permits(&self, request: ClientFingerprint, websocket: bool) -> bool {
         self.named.get().is_some_and(|naming| naming.fingerprint.permits(request, websocket))
     }
@@ -127,8 +127,8 @@ impl EngineSession {
         self.connection.get()?.public_id()
     }
 
-    /// Marks that the client is sending a body, until the returned guard is dropped. A client may send only one body
-    /// at a time, because each may be as large as a message and may come slowly.
+    /// Marks that the client is sending a body, until the returned guard is dropped. A client may send only one body at
+    /// a time, because each may be as large as a message and may come slowly.
     pub(super) fn posting(self: &Arc<Self>) -> Result<SendingBody, Overlap> {
         if self.posts.swap(true, Ordering::AcqRel) { Err(Overlap) } else { Ok(SendingBody(self.clone())) }
     }

@@ -78,7 +78,7 @@ impl Sids {
         }
     }
 
-    /// Notes that the client of a closed session has been told that its session is closed.
+    /// Records that the client of a closed session has been told that its session is closed.
     pub(super) fn told(&self, sid: &str) {
         if let Some(closed) = self.closed().get_mut(sid) {
             closed.untold = false;

@@ -62,7 +62,7 @@ struct Parked {
 }
 
 impl WaitingAnswers {
-    /// Notes that the current request is a poll.
+    /// Records that the current request is a poll.
     pub(in crate::engine) fn note_poll(&self) {
         self.polls.store(true, Ordering::Relaxed);
     }
@@ -101,7 +101,7 @@ pub(super) async fn serve<S: Serve>(
     state: Arc<ListenerState<S>>,
 ) {
     loop {
-        // Box this future, so that this task is small while an answer waits.
+        // This future is boxed, so that the task is small while an answer waits.
         let serving = Box::pin(serve_until_parked(stream, arrival.clone(), state.clone()));
         let Some((Parked { answer, last }, resumed, mut rest)) = serving.await else { return };
         stream = resumed;
@@ -147,7 +147,8 @@ async fn serve_until_parked<S: Serve>(
     match step {
         Ok(parked) => {
             let parts = serving.into_parts()?;
-            // Copy these bytes, because they are a part of hyper's buffer, and would keep the whole buffer in memory.
+            // These bytes are copied, because they are a part of hyper's buffer and would keep the whole buffer in
+            // memory.
             Some((parked, parts.io.into_inner(), parts.read_buf.to_vec()))
         }
         Err(Ok(())) => None,
@@ -204,7 +205,8 @@ impl PolledResponse {
         let last = is_last(&request);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(arrival);
-        // If the service is ready, as it nearly always is, keep only the future of its answer, which may wait for long.
+        // If the service is ready, as it nearly always is, only the future of its answer is kept, which may wait for
+        // long.
         let answer: ResponseHandle = match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Box::pin(service.call(request)),
             _ => Box::pin(service.oneshot(request)),

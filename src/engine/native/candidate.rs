@@ -105,7 +105,7 @@ impl NextNoop {
     }
 }
 
-/// Reads the next bytes of the WebSocket, and meanwhile makes waiting polls answer.
+/// Reads the next bytes of the WebSocket, and meanwhile answers waiting polls.
 async fn read_more(
     stream: &mut TcpStream,
     rest: &mut Vec<u8>,

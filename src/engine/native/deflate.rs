@@ -71,8 +71,8 @@ impl Deflate {
 ///
 /// # Errors
 ///
-/// [`Violation::TooLarge`] as soon as the result is longer than `most` bytes. [`Violation::Deflate`] if the payload
-/// is not valid.
+/// Returns [`Violation::TooLarge`] as soon as the result is longer than `most` bytes. Returns [`Violation::Deflate`]
+/// if the payload is not valid.
 pub fn inflate(payload: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
     INFLATE.with_borrow_mut(|kept| {
         let inflate = kept.get_or_insert_with(|| Decompress::new(false));
@@ -138,7 +138,7 @@ fn accept(offer: &str) -> Option<String> {
         match (name, value) {
             ("server_no_context_takeover" | "client_no_context_takeover" | "client_max_window_bits", None) => {}
             ("client_max_window_bits", Some(bits)) if is_window(bits) => {}
-            // This node cannot use a smaller window to compress.
+            // This node cannot use a smaller window to compress messages.
             ("server_max_window_bits", Some(WINDOW_BITS)) => answer.push_str("; server_max_window_bits=15"),
             _ => return None,
         }

@@ -28,7 +28,7 @@ const PONG: u8 = 0xA;
 pub enum FrameProgress<'a> {
     /// The frame is not complete. At least this many more bytes are needed.
     More(usize),
-    /// A fragment of a message that is not complete. The reader keeps it.
+    /// A frame with a fragment of a message that is not complete. The reader keeps it.
     Fragment,
     /// A text message.
     Text(Cow<'a, str>),
@@ -82,7 +82,7 @@ impl FrameReader {
         Self { deflate, ..self }
     }
 
-    /// Reads one frame from the front of `bytes`, and unmasks it in place. Returns the frame's length in bytes.
+    /// Reads one frame from the start of `bytes`, and unmasks it in place. Returns the frame's length in bytes.
     ///
     /// # Errors
     ///
@@ -204,7 +204,7 @@ fn length(bytes: &[u8], short: u8) -> Result<Option<(u64, usize)>, Violation> {
     Ok(Some((length, at)))
 }
 
-/// The minimum number of bytes that are missing from a head.
+/// Returns the minimum number of bytes that are missing from a head.
 fn missing_head(bytes: &[u8]) -> usize {
     let whole = match bytes.get(1).map_or(0, |second| second & 0x7F) {
         126 => 8,
@@ -265,7 +265,7 @@ pub fn put_message(out: &mut BytesMut, text: bool, parts: &[&[u8]], deflate: Opt
     parts.iter().for_each(|part| out.put_slice(part));
 }
 
-/// The length of a frame with this payload length, in bytes.
+/// Returns the length of a frame with this payload length, in bytes.
 pub const fn framed_length(payload: usize) -> usize {
     payload
         + match payload {
@@ -275,7 +275,7 @@ pub const fn framed_length(payload: usize) -> usize {
         }
 }
 
-/// The frame of a text message.
+/// Writes the frame of a text message.
 pub fn text(payload: &str) -> Bytes {
     let mut out = BytesMut::with_capacity(framed_length(payload.len()));
     put_head(&mut out, TEXT, payload.len());
@@ -283,7 +283,7 @@ pub fn text(payload: &str) -> Bytes {
     out.freeze()
 }
 
-/// A pong with the payload of a ping, which has at most 125 bytes.
+/// Writes a pong with the payload of a ping, which has at most 125 bytes.
 pub fn pong(payload: &[u8]) -> Bytes {
     let mut out = BytesMut::with_capacity(framed_length(payload.len()));
     put_head(&mut out, PONG, payload.len());
@@ -296,7 +296,7 @@ pub fn is_pong(frame: &[u8]) -> bool {
     frame.first() == Some(&(0x80 | PONG))
 }
 
-/// A close frame, with a code if one is given.
+/// Writes a close frame, with a code if a code is given.
 pub fn close(code: Option<u16>) -> Bytes {
     let mut out = BytesMut::with_capacity(4);
     put_head(&mut out, CLOSE, if code.is_some() { 2 } else { 0 });

@@ -59,14 +59,14 @@ impl FirstRequest {
     /// Reads the head of a request from the first bytes of a connection. `path` is `server.path`, and `named` are the
     /// parts that contracts use.
     pub fn read(bytes: &[u8], path: &str, named: &[HandshakePart]) -> Self {
-        // Leave the array uninitialized, because most heads have only about a dozen headers.
+        // The array is left uninitialized, because most heads have only about a dozen headers.
         let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut headers) {
             Ok(httparse::Status::Complete(length)) => {
                 opening(&request, length, path, named).map_or(Self::Other, |opening| Self::Open(Box::new(opening)))
             }
-            // Only a GET can be a handshake, so do not wait for the rest of other requests.
+            // Only a GET can be a handshake, so other requests are not read further.
             Ok(httparse::Status::Partial) if request.method.is_none_or(|method| method == "GET") => Self::Partial,
             _ => Self::Other,
         }
@@ -120,7 +120,7 @@ impl HandshakeHeaders {
     fn take(&mut self, header: &httparse::Header<'_>) -> Option<()> {
         let mut name = [0; MAX_NAME];
         let name = name.get_mut(..header.name.len());
-        // A longer name is equal to no name below.
+        // A name that is too long for the buffer is equal to no header name that the node needs.
         let Some(name) = name else { return Some(()) };
         name.copy_from_slice(header.name.as_bytes());
         name.make_ascii_lowercase();
@@ -135,7 +135,7 @@ impl HandshakeHeaders {
             b"sec-websocket-protocol" => {
                 self.subprotocol = self.subprotocol.take().or_else(|| first_subprotocol(header.value))
             }
-            // A handshake has no body.
+            // A WebSocket handshake has no body.
             b"content-length" if header.value.trim_ascii() != b"0" => return None,
             b"transfer-encoding" => return None,
             b"host" => self.keep(header::HOST, header.value)?,
@@ -173,14 +173,14 @@ fn lists(value: &[u8], wanted: &[u8]) -> bool {
 
 fn key(value: &[u8]) -> Option<[u8; KEY]> {
     let key: [u8; KEY] = value.trim_ascii().try_into().ok()?;
-    // The decoder needs a buffer of 18 bytes for 24 characters. The last two characters are padding, so a key decodes
-    // to 16 bytes.
+    // The base64 decoder needs a buffer of 18 bytes for 24 characters. The last two characters are padding, so a key
+    // decodes to 16 bytes.
     let mut decoded = [0; KEY / 4 * 3];
     (STANDARD.decode_slice(key, &mut decoded).ok()? == 16).then_some(key)
 }
 
-/// The subprotocol to answer: the first that the client offers. Like the Node.js server, this node knows no
-/// subprotocols. But a client that offers some does not accept an answer without one (RFC 6455, 4.1).
+/// Returns the subprotocol for the answer: the first that the client offers. Like the Node.js server, this node knows
+/// no subprotocols. But a client that offers some does not accept an answer without one (RFC 6455, 4.1).
 pub fn first_subprotocol(offered: &[u8]) -> Option<HeaderValue> {
     let is_token = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
     let first = offered.split(|byte| *byte == b',').next()?.trim_ascii();

@@ -103,7 +103,7 @@ impl<G: Gate> NativeService<G> {
             shared.greeting.put(&mut open, &new_id());
             sender.control(open.freeze());
             let inbox = Inbox::new(shared.clone(), sender.clone(), session);
-            // Run the session in a new task, so that the task that lives on is no larger than the session.
+            // The session runs in a new task, so that the task that lives on is no larger than the session.
             tokio::spawn(ConnectionTask::new(shared, reader, sender, inbox, read));
         });
         answer
@@ -154,7 +154,7 @@ impl<G: Gate> NativeService<G> {
         let (extensions, deflates) = self.extensions(request.headers());
         match sender.claim() {
             Some(claim) => drop(tokio::spawn(attempt(claim, upgrade, deflates, self.0.metrics.clone()))),
-            // Like the Node.js server, close the second WebSocket. The session goes on.
+            // Like the Node.js server, the node closes the second WebSocket of a session. The session goes on.
             None => drop(tokio::spawn(refuse(upgrade))),
         }
         switch(&key, extensions, request.headers())
@@ -197,13 +197,13 @@ fn answer(status: StatusCode, kind: &'static str, bytes: Bytes) -> Response<Body
     response
 }
 
-/// The key of a WebSocket handshake, and the future of its raw connection.
+/// Returns the key of a WebSocket handshake, and the future of its raw connection.
 pub(in crate::engine) fn upgrade_of(request: &mut Request<Body>) -> Option<(WebSocketKey, OnUpgrade)> {
     let key = WebSocketKey::of(request.headers())?;
     Some((key, request.extensions_mut().remove()?))
 }
 
-/// The answer to a WebSocket handshake.
+/// Returns the answer to a WebSocket handshake.
 pub(in crate::engine) fn switch(
     key: &WebSocketKey,
     extensions: Option<HeaderValue>,

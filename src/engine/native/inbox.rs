@@ -57,7 +57,7 @@ pub(super) struct Inbox<G: Gate> {
     client: Option<Arc<EngineSession>>,
     requests: Arc<TaskRequests>,
     entries: Vec<NamespaceEntry<G>>,
-    /// `None` until the first packet.
+    /// The client's parser; `None` until the first packet.
     parser: Option<Parser>,
     assembly: Option<Box<Assembly>>,
     pong: bool,
@@ -172,7 +172,8 @@ impl<G: Gate> Inbox<G> {
         Ok(slot.refuse(packet.bare_event()?, packet.ack, refusal)?)
     }
 
-    /// Offers a message to the gate. Returns true if the gate has handled it, because its protocol is not Socket.IO.
+    /// Offers a message that is not of Socket.IO to the gate. Returns true if the gate has handled it, because its
+    /// protocol is not Socket.IO.
     fn is_foreign(&self, content: MessageContent<'_>) -> bool {
         self.shared.gate.message(content, &mut |answer| self.sender.control(packet::message(answer)))
     }
@@ -223,9 +224,10 @@ impl<G: Gate> Inbox<G> {
         data: ByteString,
         attachments: Vec<Bytes>,
     ) -> Result<(), InboxError> {
-        // Like the Node.js server, reject packets for a namespace the client has not joined.
+        // Like the Node.js server, the node rejects packets for a namespace that the client has not joined.
         let entry = self.entry(namespace).ok_or(InboxError::Malformed)?;
-        // A client that this node has disconnected from the namespace may not know that yet, so ignore its packets.
+        // A client that this node has disconnected from the namespace may not know that yet, so its packets are
+        // ignored.
         let Some(slot) = &entry.slot else { return Ok(()) };
         if kind == PacketKind::Ack {
             if let Some(id) = ack {
@@ -270,12 +272,12 @@ impl<G: Gate> Inbox<G> {
         let Some(client) = self.client.clone() else { return Ok(()) };
         let (membership, slot) =
             (NamespaceConnection::new(namespace, parser), SessionSlot::new(self.shared.gate.clone()));
-        // Most clients are in one namespace only, so reserve space for only one more.
+        // Most clients are in one namespace only, so space for only one more namespace is reserved.
         self.entries.reserve_exact(1);
         self.entries.push(NamespaceEntry { membership: membership.clone(), slot: Some(slot.clone()) });
         let joining = JoiningClient { sender: self.sender.clone(), requests: self.requests.clone(), membership, slot };
         let mut entry = Box::pin(joining.admit_client(self.shared.gate.clone(), client, auth));
-        // Poll once here: if no backend must be asked, the future completes at once and needs no task.
+        // The future is polled once here: if no backend must be asked, it completes at once and needs no task.
         if entry.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
             tokio::spawn(entry);
         }

@@ -113,7 +113,8 @@ impl<G: Gate> NativeIntake<G> {
             (None, read) => return Some(IntakeResult::Http((stream, read.freeze(), pending))),
         };
         let Some(connection) = checks.admit(address.ip(), &opening.headers, &opening.query) else {
-            // The edge has refused the handshake. The HTTP server answers the client with the reason.
+            // The edge has refused the handshake of this connection. The HTTP server answers the client with the
+            // reason.
             return Some(IntakeResult::Http((stream, read.freeze(), pending)));
         };
         drop(pending);
@@ -132,7 +133,7 @@ async fn first_request(
     loop {
         // A connection that sends nothing allocates no buffer.
         if poll_fn(|cx| poll_read(stream, &mut read, cx)).await.ok()? == 0 {
-            // Let HTTP answer an incomplete request.
+            // HTTP answers a request that is not complete.
             return (!read.is_empty()).then_some((None, read));
         }
         match FirstRequest::read(&read, path, named) {
@@ -164,7 +165,7 @@ async fn begin<G: Gate>(
     let deflate = shared.deflate.filter(|_| extensions.is_some());
     let mut answer = opening.answer(extensions.as_deref());
     shared.greeting.put(&mut answer, &new_id());
-    // A new connection's empty send buffer normally takes the whole answer at once, so no timer is needed.
+    // The empty send buffer of a new connection normally takes the whole answer at once, so no timer is needed.
     let written = stream.try_write(&answer).unwrap_or(0);
     if written < answer.len() {
         tokio::time::timeout(shared.stall, stream.write_all(&answer[written..])).await.ok()?.ok()?;

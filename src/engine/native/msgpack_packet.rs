@@ -28,7 +28,7 @@ pub struct MsgpackPacket {
     pub namespace: ByteString,
     /// The number of the acknowledgement that the client asks for or gives.
     pub ack: Option<AckId>,
-    /// `None`: the packet has no data, or it is nil or `undefined`.
+    /// The packet's data; `None` if the packet has no data, or nil or `undefined`.
     data: Option<Bytes>,
 }
 
@@ -36,7 +36,7 @@ impl MsgpackPacket {
     /// Reads a message.
     ///
     /// # Errors
-    /// See [`MalformedPacket`].
+    /// Returns a [`MalformedPacket`] that says what is wrong.
     pub fn read(message: Bytes) -> Result<Self, MalformedPacket> {
         let mut reader = MsgpackReader::new(message);
         let Token::Map(members) = reader.token()? else { return Err(MalformedPacket::MessagePack) };
@@ -62,10 +62,11 @@ impl MsgpackPacket {
         }
     }
 
-    /// The data as JSON of at most `max_bytes` bytes, and the binary in it. The JSON is empty if there is no data.
+    /// Returns the data as JSON of at most `max_bytes` bytes, and the binary values in it. The JSON is empty if there
+    /// is no data.
     ///
     /// # Errors
-    /// See [`Unreadable`].
+    /// Returns an [`Unreadable`] that says what JSON cannot express.
     pub fn json(&self, max_bytes: usize) -> Result<(ByteString, Vec<Bytes>), Unreadable> {
         let mut out = Json::exact(max_bytes);
         if let Some(data) = &self.data {
@@ -75,10 +76,10 @@ impl MsgpackPacket {
         Ok(out.finish())
     }
 
-    /// The event without its arguments, for a refusal.
+    /// Returns the event without its arguments, for a refusal.
     ///
     /// # Errors
-    /// [`MalformedPacket::MessagePack`] if the data is not an array that begins with a name.
+    /// Returns [`MalformedPacket::MessagePack`] if the data is not an array that begins with a name.
     pub fn bare_event(&self) -> Result<Event, MalformedPacket> {
         let mut reader = MsgpackReader::new(self.data.clone().unwrap_or_default());
         if reader.array_head()? == 0 {
@@ -89,7 +90,7 @@ impl MsgpackPacket {
     }
 }
 
-/// Nil and `undefined`, as the parser writes them.
+/// Nil and `undefined`, as the MessagePack parser writes them.
 const ABSENT: [&[u8]; 2] = [b"\xc0", b"\xd4\0\0"];
 
 fn read_kind(token: &Token) -> Result<PacketKind, MalformedPacket> {
@@ -117,7 +118,7 @@ fn read_ack(token: &Token) -> Result<Option<AckId>, MalformedPacket> {
     }
 }
 
-/// The refusal for data that cannot be converted to JSON.
+/// Returns the refusal for data that cannot be converted to JSON.
 pub fn refusal(unreadable: Unreadable, max_bytes: usize) -> Refusal {
     let (code, message) = match unreadable {
         Unreadable::Malformed => (Code::InvalidPayload, "the payload is not MessagePack".to_owned()),
@@ -140,7 +141,7 @@ pub fn refusal(unreadable: Unreadable, max_bytes: usize) -> Refusal {
     Refusal::new(code, message)
 }
 
-/// The frame of a packet. Empty if `data` is not JSON, which no client could read.
+/// Writes the frame of a packet. Empty if `data` is not JSON, which no client could read.
 pub(super) fn frame(
     kind: u8,
     namespace: &str,

@@ -25,7 +25,7 @@ pub(super) fn new_id() -> ByteString {
     let random = uuid::Uuid::new_v4().into_bytes();
     let mut bytes = [0; 12];
     bytes[..6].copy_from_slice(&random[..6]);
-    // Skip the bytes in between, because parts of them are the UUID's version and variant and are not random.
+    // The bytes in between are skipped, because parts of them are the UUID's version and variant and are not random.
     bytes[6..].copy_from_slice(&random[10..]);
     URL_SAFE_NO_PAD.encode(bytes).into()
 }
@@ -35,7 +35,8 @@ pub(super) struct NamespaceConnection {
     pub(super) namespace: Arc<str>,
     pub(super) parser: Parser,
     gone: AtomicBool,
-    // Allocated when the client is first asked to acknowledge an event. Most clients never are.
+    // The questions to the client; allocated when the client is first asked to acknowledge an event. Most clients never
+    // are.
     asked: Mutex<Option<Box<OpenAcks>>>,
 }
 
@@ -73,7 +74,8 @@ impl TaskRequests {
 /// A namespace that the client has joined, or from which this node has disconnected the client.
 pub(super) struct NamespaceEntry<G: Gate> {
     pub(super) membership: Arc<NamespaceConnection>,
-    /// `None`: this node has disconnected the client from the namespace, and the client may not know that yet.
+    /// The session; `None`: this node has disconnected the client from the namespace, and the client may not know that
+    /// yet.
     pub(super) slot: Option<Arc<SessionSlot<G>>>,
 }
 
@@ -97,7 +99,7 @@ impl NamespaceConnection {
     pub(super) fn acknowledge(&self, id: AckId, args: Args) {
         let reply = self.asked().as_mut().and_then(|asked| asked.waiting.remove(&id));
         if let Some(reply) = reply {
-            // The caller may have stopped waiting.
+            // The caller that asked may have stopped waiting.
             let _ = reply.send(args);
         }
     }
@@ -225,7 +227,7 @@ impl Link for NativeLink {
         match how {
             Close::Namespace => {
                 if self.membership.end() {
-                    // Make this request before the client can learn that it has left the namespace, so that its next
+                    // This request is made before the client can learn that it has left the namespace, so that its next
                     // CONNECT can join the namespace again.
                     self.requests.put(TaskRequest::SentOut(self.membership.clone()));
                     let NamespaceConnection { namespace, parser, .. } = &*self.membership;

@@ -65,13 +65,13 @@ pub enum MalformedPacket {
 /// An Engine.IO message that a client sent as text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum EngineMessage<'a> {
-    /// A Socket.IO packet, without the message's type.
+    /// A Socket.IO packet, without the digit of the message type.
     Packet(&'a str),
     /// The answer to a ping of this node.
     Pong,
     /// The client closes the connection.
     Close,
-    /// A message to ignore.
+    /// An Engine.IO message that the node ignores.
     Noop,
     /// A binary message as base64, from a client that sends text only (`forceBase64`).
     Binary(Vec<u8>),
@@ -88,8 +88,8 @@ impl<'a> EngineMessage<'a> {
     ///
     /// # Errors
     ///
-    /// [`MalformedPacket::Type`] for a type that a client of Engine.IO 4 does not send, such as a ping.
-    /// [`MalformedPacket::Base64`] for a binary message that is not base64.
+    /// Returns [`MalformedPacket::Type`] for a type that a client of Engine.IO 4 does not send, such as a
+    /// ping. Returns [`MalformedPacket::Base64`] for a binary message that is not base64.
     pub fn read(text: &'a str) -> Result<Self, MalformedPacket> {
         match text.as_bytes().first() {
             Some(b'4') => Ok(Self::Packet(&text[1..])),
@@ -126,7 +126,7 @@ pub struct Packet<'a> {
     pub namespace: &'a str,
     /// The number of the acknowledgement that the client asks for or gives.
     pub ack: Option<AckId>,
-    /// The JSON of the packet, not validated. May be empty.
+    /// The JSON of the packet, which is not validated yet. May be empty.
     pub data: &'a str,
 }
 
@@ -134,7 +134,7 @@ impl<'a> Packet<'a> {
     /// Splits a packet.
     ///
     /// # Errors
-    /// See [`MalformedPacket`].
+    /// Returns a [`MalformedPacket`] that says what is wrong.
     pub fn read(text: &'a str) -> Result<Self, MalformedPacket> {
         let (kind, binary) = match text.as_bytes().first() {
             Some(b'0') => (PacketKind::Connect, false),
@@ -169,7 +169,7 @@ fn namespace(text: &str) -> Result<(&str, &str), MalformedPacket> {
     if !text.starts_with('/') {
         return Ok(("/", text));
     }
-    // Like the Node.js server: if there is no comma, the namespace is the rest of the packet.
+    // Like on the Node.js server, the namespace is the rest of the packet if there is no comma.
     let (name, rest) = text.split_once(',').unwrap_or((text, ""));
     if name.len() > MAX_NAMESPACE {
         return Err(MalformedPacket::Namespace);
@@ -177,7 +177,7 @@ fn namespace(text: &str) -> Result<(&str, &str), MalformedPacket> {
     Ok((path(name), rest))
 }
 
-/// A namespace without the query that clients of protocol version 3 append to it.
+/// Returns the namespace without the query that clients of protocol version 3 append to it.
 pub(super) fn path(namespace: &str) -> &str {
     namespace.split_once('?').map_or(namespace, |(path, _)| path)
 }
@@ -226,7 +226,8 @@ impl Assembly {
     ///
     /// # Errors
     ///
-    /// [`MalformedPacket::TooLarge`] if the packet and its attachments are longer than `max_payload` bytes together.
+    /// Returns [`MalformedPacket::TooLarge`] if the packet and its attachments are longer than `max_payload`
+    /// bytes together.
     pub fn take(&mut self, attachment: &[u8], max_payload: usize) -> Result<bool, MalformedPacket> {
         self.size_bytes += attachment.len();
         if self.size_bytes > max_payload {
@@ -256,17 +257,17 @@ pub fn is_close(frame: &[u8]) -> bool {
 /// A packet without meaning, which ends a poll.
 pub const NOOP: Bytes = Bytes::from_static(b"\x81\x016");
 
-/// The frames of an event in a namespace: its text, and then its attachments.
+/// Returns the frames of an event in a namespace: its text, and then its attachments.
 pub fn event(parser: Parser, namespace: &str, event: &Event, deflate: Option<&Deflate>) -> Bytes {
     frames(parser, ('2', '5'), namespace, None, event.text(), event.attachments(), deflate)
 }
 
-/// The frames of an event that the client must acknowledge with the number `id`.
+/// Returns the frames of an event that the client must acknowledge with the number `id`.
 pub fn question(parser: Parser, namespace: &str, id: AckId, event: &Event, deflate: Option<&Deflate>) -> Bytes {
     frames(parser, ('2', '5'), namespace, Some(id), event.text(), event.attachments(), deflate)
 }
 
-/// The frames of an acknowledgement.
+/// Returns the frames of an acknowledgement.
 pub fn acknowledgement(parser: Parser, namespace: &str, id: AckId, args: &Args, deflate: Option<&Deflate>) -> Bytes {
     frames(parser, ('3', '6'), namespace, Some(id), args.text(), args.attachments(), deflate)
 }
@@ -281,7 +282,7 @@ pub fn message(content: MessageContent<'_>) -> Bytes {
     out.freeze()
 }
 
-/// CONNECT: tells the client its id, and the secret with which it can recover its session.
+/// Returns a CONNECT packet, which tells the client its id, and the secret with which it can recover its session.
 pub fn connected(parser: Parser, namespace: &str, id: &str, pid: Option<&str>) -> Bytes {
     let mut data = String::with_capacity(64 + id.len());
     data.push_str(r#"{"sid":""#);
@@ -294,7 +295,7 @@ pub fn connected(parser: Parser, namespace: &str, id: &str, pid: Option<&str>) -
     frames(parser, ('0', '0'), namespace, None, &data, &[], None)
 }
 
-/// DISCONNECT of a namespace.
+/// Returns a DISCONNECT packet for a namespace.
 pub fn disconnected(parser: Parser, namespace: &str) -> Bytes {
     frames(parser, ('1', '1'), namespace, None, "", &[], None)
 }
@@ -309,7 +310,7 @@ pub fn refused(parser: Parser, namespace: &str, refusal: &Refusal) -> Bytes {
     frames(parser, ('4', '4'), namespace, None, &error.to_string(), &[], None)
 }
 
-/// CONNECT_ERROR for a namespace that does not exist, in the words of the Node.js server.
+/// Returns CONNECT_ERROR for a namespace that does not exist, in the words of the Node.js server.
 pub fn invalid_namespace(parser: Parser, namespace: &str) -> Bytes {
     frames(parser, ('4', '4'), namespace, None, r#"{"message":"Invalid namespace"}"#, &[], None)
 }
@@ -331,7 +332,7 @@ impl OpenPacket {
         frame::put_message(out, true, &parts, None);
     }
 
-    /// The message as text, for a polling client.
+    /// Returns the message as text, for a polling client.
     pub fn polled(&self, sid: &str) -> String {
         [r#"0{"sid":""#, sid, r#"","upgrades":["websocket""#, &self.0].concat()
     }

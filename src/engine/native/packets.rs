@@ -11,7 +11,7 @@ use bytes::Bytes;
 #[derive(Default)]
 pub(super) struct Packets {
     first: Option<Bytes>,
-    /// Empty if there is no first packet.
+    /// The packets behind the first packet; empty if there is no first packet.
     rest: VecDeque<Bytes>,
 }
 

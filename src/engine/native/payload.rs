@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 use super::frame;
 
-/// Separates two messages of a payload.
+/// The byte that separates two messages of a payload.
 const SEPARATOR: u8 = 0x1e;
 
 /// The payload that ends a poll when nothing is queued.

@@ -250,7 +250,7 @@ impl ConnectionSender {
         self.wake_session();
     }
 
-    /// Notes the Socket.IO id of a polling client.
+    /// Records the Socket.IO id of a polling client.
     pub(super) fn note_public_id(&self, id: &ByteString) {
         if let Some(polling) = self.out().polled_by() {
             polling.public_id.get_or_insert_with(|| id.clone());

@@ -52,7 +52,7 @@ pub(super) struct ConnectionSender {
 /// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteOutcome {
-    /// Everything has been written.
+    /// All packets have been written.
     All,
     /// Packets are left, because the connection has written enough for one turn.
     More,
@@ -61,7 +61,8 @@ pub(super) enum WriteOutcome {
 }
 
 impl ConnectionSender {
-    /// A connection that begins with a WebSocket. `deflate` is set if compression was negotiated.
+    /// Creates the sending side of a connection that begins with a WebSocket. `deflate` is set if compression was
+    /// negotiated.
     pub(super) fn websocket(
         stream: OwnedWriteHalf,
         bounds: WriteQueueLimits,
@@ -73,8 +74,8 @@ impl ConnectionSender {
         Self::new(WriteQueue::new(Some(stream)), transport, bounds, deflate, scheduler, kill)
     }
 
-    /// A connection that begins with polling. `deflate` holds the settings to use if compression is negotiated in an
-    /// upgrade.
+    /// Creates the sending side of a connection that begins with polling. `deflate` holds the settings to use if
+    /// compression is negotiated in an upgrade.
     pub(super) fn polling(
         bounds: WriteQueueLimits,
         deflate: Option<Deflate>,
@@ -106,7 +107,7 @@ impl ConnectionSender {
         self.transport.load(Ordering::Relaxed) == POLLING
     }
 
-    /// Notes that the client now uses a WebSocket.
+    /// Records that the client now uses a WebSocket.
     pub(super) fn set_websocket(&self, deflates: bool) {
         let transport = if deflates { DEFLATED_WEBSOCKET } else { PLAIN_WEBSOCKET };
         self.transport.store(transport, Ordering::Relaxed);
@@ -138,8 +139,8 @@ impl ConnectionSender {
         self.scheduler.own()
     }
 
-    /// Queues a packet of the protocol itself. Closes the connection if twice the maximum number of packets already
-    /// wait.
+    /// Queues a packet of the protocol, which is not an event. Closes the connection if twice the maximum number of
+    /// packets already wait.
     pub(super) fn control(self: &Arc<Self>, packet: Bytes) {
         let mut out = self.out();
         if out.is_over() {
@@ -172,7 +173,7 @@ impl ConnectionSender {
         }
     }
 
-    /// Queues the last frame. Everything that is sent after it is refused.
+    /// Queues the last frame of a connection. Everything that is sent after it is refused.
     pub(super) fn finish(self: &Arc<Self>, close: Bytes) {
         let mut out = self.out();
         if !out.is_over() {
@@ -220,7 +221,7 @@ impl ConnectionSender {
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Wake the session's task only the first time. The task calls this function itself, and would
+                    // The session's task is woken only the first time. The task calls this function itself, and would
                     // wake itself for ever.
                     if out.blocked.is_none() {
                         out.blocked = Some(Instant::now());
@@ -273,12 +274,12 @@ impl ConnectionSender {
         drained
     }
 
-    /// Whether writing has failed.
+    /// Whether writing to the client has failed.
     pub(super) fn is_broken(&self) -> bool {
         self.out().broken
     }
 
-    /// Whether the kernel takes more bytes.
+    /// Whether the kernel accepts more bytes for the client.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &self.out().stream {
             Some(stream) => stream.as_ref().poll_write_ready(cx),

@@ -120,7 +120,7 @@ pub(super) struct ConnectionTask<G: Gate> {
 /// The way in which a client's packets arrive.
 enum Transport {
     WebSocket(OwnedReadHalf),
-    /// The client posts its packets. The connection stays counted until the client has been told of the end.
+    /// The client posts its packets over HTTP. The connection stays counted until the client has been told of the end.
     Polling {
         connection: Arc<EngineSession>,
         posted: Option<Box<PostedBody>>,
@@ -191,7 +191,7 @@ impl<G: Gate> ConnectionTask<G> {
             self.write(cx)?;
             self.read(cx)?;
         }
-        // Check the timers only after reading, so that a pong that has already arrived counts, and the next ping is
+        // Timers are checked only after reading, so that a pong that has already arrived counts, and the next ping is
         // scheduled.
         self.keep_time(cx)
     }
@@ -206,7 +206,7 @@ impl<G: Gate> ConnectionTask<G> {
         let own = scheduler.own();
         let outcome = self.read_into(&mut buffer, cx);
         BUFFER.set(buffer);
-        // Write the answers to all messages of this read together.
+        // The answers to all messages of this read are written together.
         if self.sender.flush() == WriteOutcome::More {
             cx.waker().wake_by_ref();
         }
@@ -246,13 +246,13 @@ impl<G: Gate> ConnectionTask<G> {
         let mut rest = std::mem::take(&mut self.rest);
         let used = self.take(&mut rest)?;
         if used < rest.len() {
-            // Keep only the unread bytes, so that the buffer of a large message is freed.
+            // Only the unread bytes are kept, so that the buffer of a large message is freed.
             self.rest = if used == 0 { rest } else { rest[used..].to_vec() };
         }
         Ok(())
     }
 
-    /// Handles every complete frame. Returns their length in bytes.
+    /// Handles every complete frame that was read. Returns their length in bytes.
     fn take(&mut self, bytes: &mut [u8]) -> Result<usize, EndReason> {
         let mut used = 0;
         loop {
@@ -317,7 +317,8 @@ impl<G: Gate> ConnectionTask<G> {
         match self.heartbeat {
             HeartbeatState::PingAt(at) if at <= now => {
                 self.sender.ping(packet::PING);
-                // Timers are always slightly late. If the node was held up for longer, the client gets its full time.
+                // Timers of the runtime are always slightly late. If the node was held up for longer, the client gets
+                // its full time.
                 let sent = if now - at < TIMER_SLACK { at } else { now };
                 self.heartbeat = HeartbeatState::PongBy(sent + self.shared.ping_timeout);
             }
@@ -403,8 +404,7 @@ impl<G: Gate> ConnectionTask<G> {
             match Pin::new(stream).poll_read(cx, &mut unread) {
                 Poll::Pending => break false,
                 Poll::Ready(Ok(())) if !unread.filled().is_empty() => {}
-                // The client has closed its sending side. It may still read, so finish only when everything is
-                // written.
+                // The client has closed its sending side. It may still read, so finish only when everything is written.
                 Poll::Ready(result) => break drained || result.is_err(),
             }
         };

@@ -1,4 +1,4 @@
-//! What ends a WebSocket connection with an error.
+//! Errors that end a WebSocket connection.
 
 /// A violation of the WebSocket protocol by a client. It ends the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@ pub enum Violation {
     /// A reserved bit is set that no negotiated extension uses.
     #[error("a reserved bit is set")]
     ReservedBit,
-    /// An opcode that RFC 6455 reserves.
+    /// A frame has an opcode that RFC 6455 reserves.
     #[error("the opcode is reserved")]
     Opcode,
     /// A client's frame is not masked.

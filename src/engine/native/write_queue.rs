@@ -24,11 +24,11 @@ const MAX_PONGS: usize = 16;
 pub(super) struct WriteQueue {
     /// The WebSocket. `None`: the client polls, or the sending side is closed.
     pub(super) stream: Option<OwnedWriteHalf>,
-    /// Set while the client polls, and after an upgrade until the session's task has noticed it.
+    /// Whether the client polls; also true after an upgrade until the session's task has noticed the upgrade.
     pub(super) polling: Option<Box<Polling>>,
     pub(super) queue: Packets,
     pub(super) bytes: usize,
-    /// The first packet is partly written, and is not one of the urgent packets.
+    /// Whether the first packet is partly written, and is not one of the urgent packets.
     begun: bool,
     /// The number of heartbeats and pongs that have been queued ahead of the other packets.
     urgent: usize,
@@ -39,7 +39,7 @@ pub(super) struct WriteQueue {
     pub(super) blocked: Option<Instant>,
     /// When the client last took packets, as Unix time in ms. 0: never.
     pub(super) written_at_ms: u64,
-    /// The last packet has been queued.
+    /// Whether the last packet has been queued.
     pub(super) finished: bool,
     pub(super) broken: bool,
 }
@@ -100,8 +100,8 @@ impl WriteQueue {
         self.urgent += 1;
     }
 
-    /// Queues a pong like [`WriteQueue::overtake`]. If there are too many urgent packets, the pong replaces the latest
-    /// waiting pong.
+    /// Queues a pong ahead of the others, like [`WriteQueue::overtake`]. If there are too many urgent packets, the pong
+    /// replaces the latest waiting pong.
     pub(super) fn answer(&mut self, pong: Bytes) {
         if self.urgent >= MAX_PONGS {
             // The latest urgent packet is not the first packet of the queue, which may be partly written.

@@ -1,8 +1,8 @@
 //! Writes connections that have queued packets. A connection is written once in a turn, however many packets were
 //! appended to it.
 //!
-//! There is no timer: a turn begins as soon as the runtime gets to it, after the publisher's own step. When a client
-//! publishes to a small room, its own task writes the room's connections at the end of its step
+//! A write turn has no timer: it begins as soon as the runtime gets to it, after the publisher's own step. When a
+//! client publishes to a small room, its own task writes the room's connections at the end of its step
 //! ([`WriteScheduler::own`]), so that no other task or thread must be woken. A large room is written in slices by as
 //! many writers as there are worker threads, so that no writer holds a thread for long.
 
@@ -85,8 +85,8 @@ impl WriteScheduler {
         OwnWrites { scheduler: self, first }
     }
 
-    /// Adds a connection that has packets to write. A connection waits only once at a time: see
-    /// [`ConnectionSender::flush`].
+    /// Adds a connection that has packets to write to the list of waiting connections. A connection waits only once at
+    /// a time: see [`ConnectionSender::flush`].
     pub(super) fn add(&self, sender: Arc<ConnectionSender>) {
         let others = OWNED.with_borrow_mut(|owned| {
             if owned.open && owned.senders.len() < OWN {
@@ -130,7 +130,8 @@ impl WriteScheduler {
 /// [`OwnWrites::write`], the connections are left to the writers.
 pub(super) struct OwnWrites<'a> {
     scheduler: &'a WriteScheduler,
-    /// False if another [`OwnWrites`] is already active on this thread. Then that one writes the connections.
+    /// Whether this guard is the only one on this thread; false if another [`OwnWrites`] is active. Then that one
+    /// writes the connections.
     first: bool,
 }
 
@@ -154,7 +155,7 @@ impl OwnWrites<'_> {
             std::mem::take(&mut owned.senders)
         });
         senders.drain(..).for_each(each);
-        // Keep the allocation for the next task.
+        // The list keeps its memory for the next task.
         OWNED.with_borrow_mut(|owned| owned.senders = senders);
     }
 }
@@ -207,7 +208,7 @@ mod tests {
     use super::*;
     use crate::engine::queue_estimate::WriteQueueLimits;
 
-    /// A connection, and its client's stream.
+    /// A connection of this test, and its client's stream.
     async fn sender(scheduler: &Arc<WriteScheduler>) -> (Arc<ConnectionSender>, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

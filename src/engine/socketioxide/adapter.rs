@@ -17,8 +17,8 @@ use crate::engine::validate::validate;
 use crate::event::Args;
 use crate::session::{AckSender, SendError};
 
-/// How long the library waits for an acknowledgement at most. The asking side gives up earlier; this only limits what
-/// the library keeps.
+/// The longest time that the library waits for an acknowledgement. The asking side gives up earlier; this only limits
+/// what the library keeps.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Sends packets to the sockets of one namespace.

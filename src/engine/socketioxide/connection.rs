@@ -32,14 +32,15 @@ pub(super) type Closer = Arc<dyn Fn(&str, u8) -> BoxFuture<'static, ()> + Send +
 pub(super) struct LibraryConnection {
     closer: Closer,
     bounds: WriteQueueLimits,
-    // A weak reference, which shows whether the connection still exists, because the connection owns the switch.
+    // A weak reference to the switch, which shows whether the connection still exists, because the connection owns the
+    // switch.
     websocket: Mutex<Option<Weak<KillSwitch>>>,
-    /// Unset until the client joins a namespace: nothing waits for it before.
+    /// The counter of waiting bytes; unset until the client joins a namespace, because nothing waits for it before.
     estimate: OnceLock<Arc<QueueEstimate>>,
     /// The id that the library gave a session which began with polling. Unset until the library has answered the
     /// handshake, and for a session that began with a WebSocket. It is also the session's Socket.IO id.
     inner: OnceLock<Box<str>>,
-    /// The number of polls that wait now. `polled` is the number of all polls so far.
+    /// The number of polls of the client that wait now. `polled` is the number of all polls so far.
     polls: AtomicU64,
     polled: AtomicU64,
 }
@@ -57,7 +58,7 @@ impl LibraryConnection {
         })
     }
 
-    /// Notes the id that the library gave a session which began with polling.
+    /// Records the id that the library gave a session which began with polling.
     pub(super) fn set_inner(&self, inner: &str) {
         let _ = self.inner.set(inner.into());
     }
@@ -67,7 +68,7 @@ impl LibraryConnection {
         self.inner.get().map(|inner| &**inner)
     }
 
-    /// Notes that the session moves to a WebSocket whose handshake has been answered.
+    /// Records that the session moves to a WebSocket whose handshake has been answered.
     pub(super) fn upgrading(&self, kill: &Arc<KillSwitch>, session: &Arc<EngineSession>) {
         *self.websocket() = Some(Arc::downgrade(kill));
         end_with(kill, session);
@@ -118,7 +119,7 @@ impl LibraryConnection {
         estimate.clone()
     }
 
-    /// Notes that the client has fetched a body. `bytes` is its length, if that is known.
+    /// Records that the client has fetched a body. `bytes` is its length, if that is known.
     pub(super) fn fetched(&self, bytes: Option<u64>) {
         match (self.estimate.get(), bytes) {
             (Some(estimate), Some(bytes)) => estimate.left(bytes),
@@ -169,7 +170,7 @@ impl Connection for LibraryConnection {
             (None, _) => {}
         }
         let websocket = websocket.filter(|_| kill.is_some());
-        // Pass weak references, so that this task does not keep alive a session that ends by itself.
+        // The task gets weak references, so that it does not keep alive a session that ends by itself.
         tokio::spawn(ensure_end(Arc::downgrade(session), Arc::downgrade(&self), websocket));
     }
 

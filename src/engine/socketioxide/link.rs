@@ -26,7 +26,7 @@ pub(super) struct SocketLink {
     socket: Weak<Socket<Adapter>>,
     connection: Weak<EngineSession>,
     estimate: Option<Arc<QueueEstimate>>,
-    /// Limits how many acknowledgements may be awaited, because the library does not.
+    /// Limits how many acknowledgements may be awaited, because the library has no such limit.
     askable: Arc<Semaphore>,
     runtime: Handle,
 }
@@ -109,11 +109,11 @@ impl Link for SocketLink {
 
     fn close(&self, how: Close) {
         let (socket, connection) = (self.connected(), self.connection.clone());
-        // Run this in another task, because `disconnect` reports the end of the session before it returns.
+        // `disconnect` runs in another task, because it reports the end of the session before it returns.
         self.runtime.spawn(async move {
             match (how, socket) {
                 (Close::Namespace, Some(socket)) => {
-                    // If the client's queue is full, DISCONNECT cannot be queued, so close the connection.
+                    // If the client's queue is full, DISCONNECT cannot be queued, so the connection is closed.
                     if socket.disconnect().is_err() {
                         Self::close_connection(&connection);
                     }
@@ -128,7 +128,7 @@ impl Link for SocketLink {
 /// Converts arguments to the library's type. The bytes are shared, not copied.
 #[expect(unsafe_code, reason = "the type has no other constructor that shares bytes")]
 fn value(text: &ByteString, attachments: &[bytes::Bytes]) -> Value {
-    // SAFETY: a ByteString is UTF-8.
+    // SAFETY: a ByteString is always UTF-8.
     let text = unsafe { Str::from_bytes_unchecked(text.clone().into_bytes()) };
     let attachments: VecDeque<_> = attachments.iter().cloned().collect();
     Value::Str(text, (!attachments.is_empty()).then_some(attachments))

@@ -99,7 +99,7 @@ impl<G: Gate> ConnectHandler<Adapter, HandlerMarker> for NamespaceHandler<G> {
         })
     }
 
-    // The library calls this in the task that has just queued CONNECT.
+    // The library calls this function in the task that has just queued CONNECT.
     fn call(&self, socket: Arc<Socket<Adapter>>, _: Option<Value>) {
         self.open(&socket);
     }

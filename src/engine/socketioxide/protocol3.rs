@@ -2,12 +2,14 @@
 //!
 //! The library speaks Engine.IO 3, but differs from the Node.js server in three ways that these clients notice:
 //!
-//! - A client connects to a namespace with the packet `0/chat?token=abc,`. The library takes all of this for the
+//! A client of Engine.IO 3 connects to a namespace with the packet `0/chat?token=abc,`. The library takes all of this
+//! for the
 //!   namespace's name. In Node.js the query is the handshake's `auth`.
 //! - A refused client gets an ERROR packet with an object. In Node.js it gets a text.
 //! - Over polling, an attachment is written `b<base64>`, but Engine.IO 3 has `b4<base64>`.
 //!
-//! Each of these stands at the beginning of a packet, so only a few packets are copied. All others pass as they are.
+//! The bytes to translate stand at the beginning of a packet, so only a few packets are copied. All others pass as they
+//! are.
 
 mod packet;
 mod payload;
@@ -23,7 +25,7 @@ pub(super) use stream::Translated;
 
 use crate::engine::edge::RequestRefusal;
 
-/// The close packet as a payload.
+/// The close packet as a payload with text framing.
 pub(super) const CLOSE: &str = "1:1";
 
 /// The close packet as a payload with binary framing.

@@ -63,7 +63,7 @@ impl LibraryCodec for LibraryRequests {
             RequestTypeIn::AllRooms => ask(Inquiry::Rooms),
             RequestTypeIn::FetchSockets => ask(Inquiry::Ids),
             RequestTypeIn::BroadcastWithAck(packet) => {
-                // If a server does not specify how long it waits, use the adapter's default.
+                // If a server does not specify how long it waits, the adapter's default applies.
                 let default = || RedisAdapterConfig::new().request_timeout;
                 let patience = ack_timeout.unwrap_or_else(default).min(MAX_PATIENCE);
                 ask(Inquiry::Acknowledge(event(content(&packet)?)?, patience))
@@ -90,7 +90,7 @@ impl LibraryAnswers {
         Some(Self { own, request: id, namespace: Str::copy_from_slice(namespace), channel })
     }
 
-    /// A client as the library describes it. `None` if the client's id is not one of the library's.
+    /// Describes a client as the library does. `None` if the client's id is not one of the library's.
     fn socket(&self, id: &str) -> Option<RemoteSocketData> {
         Some(RemoteSocketData { id: Sid::from_str(id).ok()?, server_id: self.own, ns: self.namespace.clone() })
     }
@@ -143,7 +143,7 @@ fn targets(options: Option<&BroadcastOptions>) -> Result<(Targets, bool), Unusab
     let options = options.ok_or(UnusableMessage::Malformed)?;
     let (mut rooms, mut except) = (names(&options.rooms), names(&options.except));
     let sender = options.sid.map(|sid| sid.to_string());
-    // Select clients as the library's adapter does. With the flag `Broadcast`, the sender is left out. Without the
+    // Selects clients as the library's adapter does. With the flag `Broadcast`, the sender is left out. Without the
     // flag and without rooms, only the sender is meant.
     if options.has_flag(BroadcastFlags::Broadcast) {
         except.extend(sender);
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(said(r#"["connect",1]"#, &[]), Err(UnusableMessage::ReservedEvent));
         let many = vec![&b"x"[..]; MAX_ATTACHMENTS + 1];
         assert_eq!(said(binary, &many), Err(UnusableMessage::TooLarge));
-        // `["hi", 1, <9>]` as the MessagePack parser encodes it.
+        // The event `["hi", 1, <9>]` as the MessagePack parser encodes it.
         let packed = event(&Value::Bytes(Bytes::from_static(b"\x93\xa2hi\x01\xc4\x01\x09"))).unwrap();
         assert_eq!(packed.text(), r#"["hi",1,{"_placeholder":true,"num":0}]"#);
         assert_eq!(packed.attachments(), [&b"\x09"[..]]);
@@ -271,7 +271,7 @@ mod tests {
         }
         assert_eq!(decode(&[&whole[..], b"\x00"].concat().into()).unwrap_err(), UnusableMessage::Malformed);
         assert_eq!(decode(&vec![0x96; MAX_MESSAGE_BYTES + 1].into()).unwrap_err(), UnusableMessage::TooLarge);
-        // These lists claim to be longer than the whole message.
+        // Lists that claim to be longer than the whole message.
         for bytes in [&b"\x96\xdd\xff\xff\xff\xff"[..], b"\xdd\xff\xff\xff\xff", b"\x96\xdb\xff\xff\xff\xff"] {
             assert_eq!(decode(&Bytes::copy_from_slice(bytes)).unwrap_err(), UnusableMessage::Malformed);
         }

@@ -49,10 +49,10 @@ pub struct LibraryService {
     metrics: Arc<Metrics>,
 }
 
-/// The limits for each client that the library does not apply itself.
+/// The limits that the library does not apply to a client itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientLimits {
-    /// Limits what may wait for the client.
+    /// Limits the packets and bytes that wait for the client.
     pub(super) bounds: WriteQueueLimits,
     /// The maximum length of a body, in bytes.
     pub(super) max_payload: usize,
@@ -83,7 +83,7 @@ impl SessionService for LibraryService {
         let connection = LibraryConnection::new(self.closer.clone(), self.limits.bounds, kill.as_ref());
         session.serve_by(connection.clone());
         if is_protocol3 {
-            // The library has no such limit for these clients, because it connects them to `/` itself.
+            // The library has no time limit for clients of Engine.IO 3, because it connects them to `/` itself.
             connection.must_join_within(self.limits.connect_timeout, &session);
         }
         let response = match (websocket, is_protocol3) {
@@ -167,7 +167,7 @@ impl LibraryService {
         tokio::spawn(async move {
             // If the upgrade fails, dropping the request ends a session that it opens.
             let Ok(upgraded) = upgrade.await else { return };
-            // An error means that the library cannot read the query, which the edge has read before.
+            // An error means that the library cannot read the query, which the edge has already read.
             let _ = service.call((Translated::new(TokioIo::new(upgraded)), kept.map(drop))).await;
         });
         ready(answer)
@@ -216,7 +216,7 @@ impl LibraryService {
             let (parts, body) = request.into_parts();
             let packet = to_bytes(body, 1).await.unwrap_or_default();
             if &packet[..] == CLOSE {
-                // End the session here, because the library keeps one that is in no namespace until
+                // The session is ended here, because the library keeps a session in no namespace until
                 // `server.connect_timeout`.
                 session.end();
             }
@@ -260,14 +260,14 @@ async fn pass(service: Service, request: Request<Body>) -> Response<Body> {
     response.map(Body::new)
 }
 
-/// Copies the needed parts of a request, so that it no longer holds the buffers that it was read into.
+/// Copies the needed parts of a request, so that the copy no longer holds the buffers that the request was read into.
 fn copy_request(request: Request<Body>, session: &Arc<EngineSession>) -> Option<Request<Body>> {
     let (mut parts, _) = request.into_parts();
     let mut slim = Request::new(Body::empty());
     *slim.method_mut() = parts.method;
     let EngineQuery { transport, version, .. } = EngineQuery::read(&parts.uri);
     let (version, transport) = (version.unwrap_or(""), transport.unwrap_or(""));
-    // `b64`: the library writes payloads as text, as it does for clients of Engine.IO 4. In binary framing, its
+    // With `b64` the library writes payloads as text, as it does for clients of Engine.IO 4. In binary framing, its
     // attachments would be written as text nevertheless.
     let address = format!("{}?EIO={version}&transport={transport}&b64=1", parts.uri.path());
     *slim.uri_mut() = address.parse().ok()?;
@@ -293,7 +293,7 @@ fn with_sid(uri: &Uri, sid: &str) -> Option<Uri> {
     format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&")).parse().ok()
 }
 
-/// A request that closes a polling session as its own client would, with a POST of a close packet.
+/// Makes a request that closes a polling session as its own client would, with a POST of a close packet.
 fn close_request(path: &str, sid: &str, protocol: u8) -> Request<Body> {
     let packet = if protocol == 3 { protocol3::CLOSE } else { "1" };
     Request::post(format!("{path}?EIO={protocol}&transport=polling&sid={sid}"))

@@ -1,4 +1,4 @@
-//! Tests the events that no table names, and notices.
+//! Tests the table for events that no other table names, and notices.
 
 use super::load_texts;
 

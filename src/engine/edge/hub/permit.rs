@@ -37,7 +37,7 @@ impl Hub {
     }
 }
 
-/// Counts one connection less.
+/// Subtracts one from the number of connections.
 pub(super) fn less(count: &AtomicU64) {
     let before = count.fetch_sub(1, Ordering::Relaxed);
     debug_assert!(before > 0, "a connection that was not counted has ended");

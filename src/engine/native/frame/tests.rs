@@ -139,7 +139,7 @@ proptest! {
         prop_assert_eq!(got, payloads);
     }
 
-    /// A client that follows the standard can read our frames.
+    /// Checks that a client that follows the standard can read our frames.
     #[test]
     fn what_we_send_is_read_by_the_reference(text in ".{0,80}", binary in proptest::collection::vec(any::<u8>(), 0..70_000)) {
         let mut bytes = BytesMut::from(&self::text(&text)[..]);
@@ -151,14 +151,15 @@ proptest! {
         prop_assert_eq!(&second.into_data()[..], &binary[..]);
     }
 
-    /// For any frames, our reader and the reference implementation agree on the messages, or both refuse the frames.
+    /// Checks that for any frames our reader and the reference implementation agree on the messages, or both refuse the
+    /// frames.
     #[test]
     fn any_frames_are_judged_as_the_reference_judges_them(
         frames in proptest::collection::vec((any::<u8>(), proptest::collection::vec(any::<u8>(), 0..6)), 1..5),
     ) {
         let frames: Vec<_> = frames
             .iter()
-            // Mostly use opcodes that exist.
+            // Most of the generated frames have opcodes that exist.
             .map(|(first, payload)| client(if first & 0x70 == 0x10 { *first } else { first & 0x8B }, payload, MASK))
             .collect();
         let ours = read_all(&frames, 1 << 20);

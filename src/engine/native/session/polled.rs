@@ -27,7 +27,7 @@ pub(super) struct PostedBody {
 }
 
 impl<G: Gate> ConnectionTask<G> {
-    /// Ends the session of a client that has fetched nothing for `stall` although packets wait.
+    /// Ends the session of a client that has fetched nothing for the time `stall` although packets wait.
     pub(super) fn await_poll(&mut self, cx: &mut Context<'_>) -> Result<(), EndReason> {
         match self.sender.blocked_since() {
             Some(since) => {
@@ -74,7 +74,7 @@ impl<G: Gate> ConnectionTask<G> {
             }
             self.hear_pong();
             if bytes >= READ_BUFFER * MAX_READS {
-                // Let other tasks run before the rest of the body is handled.
+                // Other tasks run before the rest of the body is handled.
                 if let Transport::Polling { posted, .. } = &mut self.transport {
                     *posted = Some(posting);
                 }
@@ -100,7 +100,7 @@ impl<G: Gate> ConnectionTask<G> {
     /// Ends the session of a polling client. Returns true when the task is done.
     pub(super) fn end_polling(&mut self, end: EndReason) -> bool {
         match end {
-            // The client must poll to learn of the end.
+            // The client must poll to learn that its session has ended.
             EndReason::ClosedByUs | EndReason::Idle => {
                 self.sender.hold();
                 self.sender.finish(packet::CLOSE);
@@ -109,7 +109,7 @@ impl<G: Gate> ConnectionTask<G> {
                 return false;
             }
             EndReason::Lost => {}
-            // Like the Node.js server, answer the poll of a client that has closed its session with NOOP.
+            // Like the Node.js server, the node answers the poll of a client that has closed its session with NOOP.
             EndReason::Closed(_) => self.sender.leave_polling(packet::NOOP),
             EndReason::PingTimeout | EndReason::Violation(_) | EndReason::Malformed | EndReason::Misused => {
                 self.sender.leave_polling(packet::CLOSE);
@@ -122,14 +122,14 @@ impl<G: Gate> ConnectionTask<G> {
     pub(super) fn poll_news(&mut self, by: Instant, cx: &mut Context<'_>) -> Poll<()> {
         self.sender.register(cx);
         while let Some(body) = self.sender.take_body() {
-            // The client has not yet been told that its session has ended, so accept the body and discard it.
+            // The client has not yet been told that its session has ended, so the body is accepted and discarded.
             let _ = body.taken.send(true);
         }
         let is_over = self.sender.kill_switch().poll_turned(cx) == SwitchState::Dead || self.sender.is_fetched();
         if !is_over && self.wait_until(by, Instant::now(), EndReason::Lost, cx).is_ok() {
             return Poll::Pending;
         }
-        // The edge answers a client that polls later or has lost this answer.
+        // The edge answers a client that polls later or has lost the close packet.
         if let Transport::Polling { connection, .. } = &self.transport {
             connection.remember_closed(false);
         }

@@ -1,4 +1,5 @@
-//! The packets that are translated. Each is an Engine.IO packet with its type, as a text.
+//! Translates the packets that differ between Engine.IO 3 and the library. Each is an Engine.IO packet with its type,
+//! as a text.
 
 use serde_json::{Map, Value};
 
@@ -36,7 +37,7 @@ pub(super) fn from_client(packet: &str) -> Option<String> {
     Some(format!("{CONNECT}{path},{}", Value::from(auth)))
 }
 
-/// Adds a value of a parameter that has one already. As in Node.js, the values become a list.
+/// Adds a value to a query parameter that has a value already. As in Node.js, the values become a list.
 fn repeat(values: &mut Value, value: Value) {
     match values {
         Value::Array(values) => values.push(value),
@@ -65,7 +66,7 @@ struct Message<'a> {
     message: std::borrow::Cow<'a, str>,
 }
 
-/// An attachment with the type of its packet.
+/// Translates an attachment: adds the type of its packet.
 fn attachment(packet: &str) -> Option<String> {
     let base64 = packet.strip_prefix(ATTACHMENT)?;
     // The length of base64 is a multiple of four, unless the type stands before it already.

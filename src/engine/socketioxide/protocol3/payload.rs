@@ -14,7 +14,7 @@ const END_OF_LENGTH: u8 = 0xff;
 /// The maximum number of digits of a length.
 const MAX_DIGITS: usize = 10;
 
-/// A packet with its length before it.
+/// Writes a packet with its length before it.
 pub fn with_length(packet: &str) -> String {
     format!("{}:{packet}", packet.encode_utf16().count())
 }
@@ -68,7 +68,7 @@ fn packets(mut payload: &str) -> Option<Vec<&str>> {
     Some(packets)
 }
 
-/// The position in bytes after this many UTF-16 code units.
+/// Returns the position in bytes after this many UTF-16 code units.
 fn utf16_offset(text: &str, units: usize) -> Option<usize> {
     let mut left = units;
     for (at, c) in text.char_indices() {
@@ -99,7 +99,7 @@ fn frames(mut payload: &[u8]) -> Option<Vec<Vec<u8>>> {
     Some(frames)
 }
 
-/// A text packet in binary framing.
+/// Writes a text packet in binary framing.
 fn framed(packet: &[u8]) -> Vec<u8> {
     let digits: Vec<_> = packet.len().to_string().bytes().map(|digit| digit - b'0').collect();
     [&[0], &digits[..], &[END_OF_LENGTH], packet].concat()

@@ -26,7 +26,7 @@ pub struct Translated<S> {
     stream: S,
     received: Frames,
     sent: Frames,
-    /// Bytes for the library.
+    /// Translated bytes that the library has not read yet.
     incoming: BytesMut,
     /// Translated bytes of the library's last write that the stream has not taken yet.
     outgoing: BytesMut,
@@ -65,7 +65,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Translated<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Translated<S> {
-    /// Writes the bytes that wait.
+    /// Writes the translated bytes that wait.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.outgoing.is_empty() {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.outgoing))?;
@@ -101,7 +101,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Translated<S> {
     }
 }
 
-/// Removes bytes from the front. An empty buffer frees its memory, because most connections are idle.
+/// Removes bytes from the start of the buffer. An empty buffer frees its memory, because most connections are idle.
 fn advance(buffer: &mut BytesMut, bytes: usize) {
     buffer.advance(bytes);
     if buffer.is_empty() {
@@ -109,14 +109,14 @@ fn advance(buffer: &mut BytesMut, bytes: usize) {
     }
 }
 
-/// The frames of one direction.
+/// The WebSocket frames of one direction.
 struct Frames {
     /// Only packets that begin with this text are translated.
     begin: &'static str,
     translate: fn(&str) -> Option<String>,
     /// The bytes of a frame whose packet may have to be translated.
     held: Vec<u8>,
-    /// How many bytes of the current frame still pass as they are.
+    /// How many bytes of the current frame still pass unchanged.
     passing: u64,
 }
 
@@ -130,9 +130,9 @@ struct Head {
 
 /// The next step for a frame whose first bytes are held.
 enum Decision {
-    /// This many more bytes are needed to decide.
+    /// This many more bytes are needed to decide whether the frame is translated.
     Need(usize),
-    /// The frame, of this many bytes, passes as it is.
+    /// The frame, of this many bytes, passes unchanged.
     Pass(u64),
     /// The whole frame is held, and its packet may have to be translated.
     Translate(Head),
@@ -260,7 +260,7 @@ mod tests {
 
     use super::*;
 
-    /// A frame as a client writes it.
+    /// Writes a frame as a client writes it.
     fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [7, 200, 3, 99];
         let mut frame = text_frame(&"x".repeat(payload.len()), true);
