@@ -225,8 +225,8 @@ impl Gateway {
         let bounds = QueueBounds { items: events, bytes, node: &self.pending_bytes };
         client.queue.push(item, &bounds, move |item, place| {
             let (gateway, client) = (gateway.clone(), handled.clone());
-            // Each kind of item has a future of its own size, so that the small ones do not take as much memory as the
-            // largest.
+            // Each kind of item has a future of its own size, so that the small futures do not take as much memory as
+            // the largest.
             match item {
                 QueueItem::Event(event, ack, received_at) => {
                     place.hold(async move { gateway.handle(&client, &event, ack, received_at).await })

@@ -4,7 +4,7 @@
 //! means that the older history is gone: it expired, was removed or was lost, and its events cannot be known. An answer
 //! that cannot be proven complete is marked as incomplete.
 //!
-//! `docs/history.md` is the page for users.
+//! The page for users is `docs/history.md`.
 
 mod holes;
 mod memory;
@@ -64,7 +64,7 @@ pub struct Retention {
 }
 
 impl Retention {
-    /// The contract's retention for a room; `None` when the room keeps no history.
+    /// Returns the contract's retention for a room; `None` when the room keeps no history.
     ///
     /// A room with an `idle` time keeps its history at most that long. After a `terminal` event the history is kept at
     /// most for `linger`.
@@ -79,13 +79,13 @@ impl Retention {
 /// A Redis LIST that other services read, written beside a room's history: payloads as JSON, newest last.
 #[derive(Debug, Clone, Copy)]
 pub struct ListCopy<'a> {
-    /// The key from the contract, used exactly as it is.
+    /// The list's key from the contract, used exactly as it is.
     pub key: &'a str,
-    /// The value to push: the JSON of the event's first argument.
+    /// The value that is added to the list: the JSON of the event's first argument.
     pub payload: &'a str,
-    /// Maximum number of payloads.
+    /// Maximum number of payloads in the list.
     pub events: u32,
-    /// Time to live of the list after the last push.
+    /// Time to live of the list after the last added payload.
     pub ttl: Duration,
 }
 
@@ -132,9 +132,9 @@ impl HistoryError {
 pub trait HistoryStore: Send + Sync {
     /// Appends one event to a room's history, and its payload to the contract's own list. Returns the event's position.
     ///
-    /// The append is atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on. In a Redis
-    /// Cluster a second command writes the list, because its key comes from the contract and lives in another slot; the
-    /// list can then lack an event that the history has. In memory there is no list.
+    /// The append to a history is atomic. The history is trimmed to `keep.events` and lives for `keep.ttl` from now on.
+    /// In a Redis Cluster a second command writes the list, because its key comes from the contract and lives in
+    /// another slot; the list can then lack an event that the history has. In memory there is no list.
     fn append(
         &self,
         room: &RoomKey,
@@ -150,11 +150,11 @@ pub trait HistoryStore: Send + Sync {
         query: HistoryQuery,
     ) -> impl Future<Output = Result<HistoryPage, HistoryError>> + Send;
 
-    /// Notes for `life` that an event was published live and may be missing in the histories of the namespace. In
-    /// memory nothing is noted, because an append cannot fail.
+    /// Records for the time `life` that an event was published live and may be missing in the histories of the
+    /// namespace. In memory nothing is noted, because an append cannot fail.
     fn note_unrecorded(&self, namespace: &Arc<str>, life: Duration);
 
-    /// Whether such an event was noted, on any node.
+    /// Whether any node has recorded that the histories may lack an event.
     fn lacks_events(&self, namespace: &str) -> impl Future<Output = Result<bool, HistoryError>> + Send;
 
     /// The number of rooms that have a history in this node's memory, and the bytes of their events.
@@ -218,8 +218,9 @@ impl History {
         page.inspect_err(|error| self.count("read", error))
     }
 
-    /// Notes that an event was published live and may be missing in the histories. For `window` plus 60 s, no client of
-    /// the namespace can prove which events it missed. The other nodes learn of this as soon as Redis accepts the note.
+    /// Records that an event was published live and may be missing in the histories. For `window` plus 60 s, no client
+    /// of the namespace can prove which events it missed. The other nodes learn of this as soon as Redis accepts the
+    /// note.
     pub fn note_unrecorded(&self, namespace: &Arc<str>, window: Duration) {
         let life = window + GRACE;
         on_store!(&self.backend, store => store.note_unrecorded(namespace, life));

@@ -77,7 +77,7 @@ impl Hooks {
     /// Sets up every hook. The node opens no connection to a backend before the first call.
     ///
     /// # Errors
-    /// The first [`HooksSetupError`]: an address or file that cannot be used.
+    /// Returns the first [`HooksSetupError`]: an address or file that cannot be used.
     pub fn new(
         node: &str,
         hooks: &BTreeMap<String, config::HookSettings>,
@@ -95,7 +95,7 @@ impl Hooks {
         self.backends.contains_key(hook)
     }
 
-    /// The hooks' names, in no particular order.
+    /// Returns the hooks' names, in no particular order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.backends.keys().map(String::as_str)
     }
@@ -106,8 +106,8 @@ impl Hooks {
     /// received the request.
     ///
     /// # Errors
-    /// [`HookError::Refused`] when the backend refuses; any other variant says why there is no answer. Each converts
-    /// to a [`Refusal`](crate::error::Refusal) for the client.
+    /// Returns [`HookError::Refused`] when the backend refuses; any other variant says why there is no answer. Each
+    /// converts to a [`Refusal`](crate::error::Refusal) for the client.
     pub async fn call(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
         let backend = self.backends.get(hook).ok_or_else(|| HookError::Unknown(hook.to_owned()))?;
         let span = request.span(hook);
@@ -119,12 +119,12 @@ impl Hooks {
 
     /// Asks whether a client may join a room, or returns the remembered answer for this user and room.
     ///
-    /// An answer, yes or no, is remembered for the `ttl` that the backend gave with it. A remembered yes is an empty
-    /// [`HookAnswer`]. A yes that asks for more is remembered by [`Hooks::remember`] once that has been performed;
-    /// until then the backend is asked again.
+    /// A positive or negative answer is remembered for the `ttl` that the backend gave with it. A remembered yes is an
+    /// empty [`HookAnswer`]. A yes that asks for more is remembered by [`Hooks::remember`] once that has been
+    /// performed; until then the backend is asked again.
     ///
     /// # Errors
-    /// As [`Hooks::call`].
+    /// Returns the same errors as [`Hooks::call`].
     pub async fn may_join(&self, hook: &str, request: HookRequest) -> Result<HookAnswer, HookError> {
         let Some(question) = DecisionKey::of(hook, &request) else { return self.call(hook, request).await };
         if let Some(decision) = self.decisions.get(&question) {

@@ -46,13 +46,13 @@ pub use state::{ApiLimits, ApiParts, ApiState};
 use crate::error::Code;
 use answer::ApiError;
 
-/// `/live` and `/ready`, for the public listener. The node adds the Socket.IO path.
+/// Makes the routes `/live` and `/ready` for the public listener. The node adds the Socket.IO path.
 pub fn public_router(source: Arc<dyn ReadySource>) -> Router {
     let router = Router::new().route("/live", get(ready::live)).route("/ready", get(ready::ready)).with_state(source);
     in_envelope(router)
 }
 
-/// `/live`, `/ready`, `/metrics` and `/api/v1/…`, for the listener of backends and operators.
+/// Makes the routes `/live`, `/ready`, `/metrics` and `/api/v1/…` for the listener of backends and operators.
 pub fn api_router(api: Arc<ApiState>) -> Router {
     let metrics = Router::new().route("/metrics", get(scrape::metrics)).with_state(api.clone());
     let mut router = public_router(api.ready.clone()).merge(metrics);

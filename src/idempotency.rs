@@ -33,7 +33,7 @@ pub const MAX_RESULT_BYTES: usize = 16 * 1024;
 /// The result of claiming an id.
 #[derive(Debug)]
 pub enum ClaimResult {
-    /// The id was free: act, then complete or release the claim.
+    /// The id was free: the caller must act, and then complete or release the claim.
     New(ClaimedId),
     /// The id was used for the same publish, with this answer (JSON). `None` when there is no answer yet, or the answer
     /// was too large to be stored.
@@ -72,8 +72,8 @@ pub enum IdempotencyError {
 
 /// Stores the ids of publishes, each with an entry: a text that only [`Idempotency`] reads.
 pub trait IdStore: Send + Sync {
-    /// Returns the entry of an id. If there is none, stores this one for `life` and returns `None`. Of concurrent
-    /// claims, on any node, only one gets `None`.
+    /// Returns the stored entry of an id. If there is none, stores this one for `life` and returns `None`. Of
+    /// concurrent claims, on any node, only one gets `None`.
     fn claim(
         &self,
         key: &PublishKey,
@@ -81,7 +81,7 @@ pub trait IdStore: Send + Sync {
         life: Duration,
     ) -> impl Future<Output = Result<Option<String>, IdempotencyError>> + Send;
 
-    /// Replaces the entry of an id, and keeps the new entry for `ttl`.
+    /// Replaces the stored entry of an id, and keeps the new entry for `ttl`.
     fn complete(
         &self,
         key: &PublishKey,
@@ -89,7 +89,7 @@ pub trait IdStore: Send + Sync {
         ttl: Duration,
     ) -> impl Future<Output = Result<(), IdempotencyError>> + Send;
 
-    /// Removes the entry of an id.
+    /// Removes the stored entry of an id.
     fn release(&self, key: &PublishKey) -> impl Future<Output = Result<(), IdempotencyError>> + Send;
 }
 
@@ -115,8 +115,8 @@ impl Idempotency {
     /// used twice for different content is detected.
     ///
     /// # Errors
-    /// [`IdempotencyError::Length`] for an empty or too long id. [`IdempotencyError::Unavailable`] while Redis cannot
-    /// be asked: publish anyway, and report that duplicates are not detected.
+    /// Returns [`IdempotencyError::Length`] for an empty or too long id. [`IdempotencyError::Unavailable`] while Redis
+    /// cannot be asked: publish anyway, and report that duplicates are not detected.
     pub async fn claim(&self, scope: &str, id: &str, body: &[u8]) -> Result<ClaimResult, IdempotencyError> {
         if id.is_empty() || id.len() > MAX_ID_BYTES {
             return Err(IdempotencyError::Length(id.len()));

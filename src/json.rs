@@ -9,8 +9,8 @@ use std::borrow::Cow;
 
 use serde::de::{DeserializeOwned, Error as _};
 
-/// A key that `serde_json` gives a meaning of its own: it decodes an object with this key into what the key's value
-/// holds. A client could so show the contract's rules another value than the one that is passed on.
+/// A key that `serde_json` treats specially: it decodes an object with this key into what the key's value contains. A
+/// client could so show the contract's rules another value than the one that is passed on.
 const RAW_VALUE_KEY: &str = "$serde_json::private::RawValue";
 
 /// The escape that replaces a lone surrogate. It is exactly as long as the escape that it replaces.
@@ -19,7 +19,7 @@ const REPLACEMENT: &[u8; 6] = br"\ufffd";
 /// Reads a value. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// When the text is not JSON, does not fit `T`, or has a key that only `serde_json` itself may use.
+/// Returns an error when the text is not JSON, does not fit `T`, or has a key that only `serde_json` itself may use.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     if has_reserved_key(text) {
         return Err(serde_json::Error::custom(format!("the key {RAW_VALUE_KEY:?} is reserved")));
@@ -27,10 +27,10 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
     with_whole_strings(text, |text| serde_json::from_str(text))
 }
 
-/// Reads a value from bytes. Lone surrogates become U+FFFD.
+/// Reads a JSON value from bytes. Lone surrogates become U+FFFD.
 ///
 /// # Errors
-/// As for [`read`], and when the bytes are not UTF-8.
+/// Returns the same errors as [`read`], and an error when the bytes are not UTF-8.
 pub fn read_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
     read(std::str::from_utf8(bytes).map_err(serde_json::Error::custom)?)
 }
@@ -45,8 +45,8 @@ fn has_reserved_key(text: &str) -> bool {
     })
 }
 
-/// The text with ASCII characters in place of their long escapes, such as `$` for `\u0024`. Quotes and backslashes stay
-/// escaped.
+/// Returns the text with ASCII characters in place of their long escapes, such as `$` for `\u0024`. Quotes and
+/// backslashes stay escaped.
 fn with_plain_ascii(text: &str) -> Cow<'_, str> {
     let bytes = text.as_bytes();
     if memchr::memmem::find(bytes, br"\u00").is_none() {
@@ -63,7 +63,7 @@ fn with_plain_ascii(text: &str) -> Cow<'_, str> {
                 at += 6;
                 kept = at;
             }
-            // Any other escape: skips the backslash and the character after it, which cannot begin another escape.
+            // Skips any other escape: the backslash and the character after it, which cannot begin another escape.
             _ => at = (at + 2).min(bytes.len()),
         }
     }
@@ -75,7 +75,7 @@ fn with_plain_ascii(text: &str) -> Cow<'_, str> {
 /// on which `work` succeeds, which is nearly all text, is not scanned.
 ///
 /// # Errors
-/// The error of the last run of `work`.
+/// Returns the error of the last run of `work`.
 pub fn with_whole_strings<T, E>(text: &str, mut work: impl FnMut(&str) -> Result<T, E>) -> Result<T, E> {
     work(text).or_else(|error| match replace_lone_surrogates(text) {
         Some(whole) => work(&whole),
@@ -83,8 +83,8 @@ pub fn with_whole_strings<T, E>(text: &str, mut work: impl FnMut(&str) -> Result
     })
 }
 
-/// The text with `null` in place of each number that is larger than every float, which JavaScript reads as infinity and
-/// writes as null; `None` when the text has none.
+/// Returns the text with `null` in place of each number that is larger than every float, which JavaScript reads as
+/// infinity and writes as null; `None` when the text has no such number.
 pub fn without_infinities(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut whole: Option<String> = None;
@@ -112,7 +112,7 @@ pub fn without_infinities(text: &str) -> Option<String> {
     whole.map(|whole| whole + &text[kept..])
 }
 
-/// The text with `\ufffd` in place of each lone surrogate; `None` when it has none.
+/// Returns the text with `\ufffd` in place of each lone surrogate; `None` when the text has no lone surrogate.
 fn replace_lone_surrogates(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut replaced: Option<Vec<u8>> = None;
@@ -138,7 +138,7 @@ fn replace_lone_surrogates(text: &str) -> Option<String> {
     String::from_utf8(replaced?).ok()
 }
 
-/// The UTF-16 code unit of the escape, such as `\u00e9`, that the bytes begin with.
+/// Returns the UTF-16 code unit of the escape, such as `\u00e9`, at the start of the bytes.
 fn unit(bytes: &[u8]) -> Option<u16> {
     let digits = bytes.strip_prefix(br"\u")?.get(..4)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {

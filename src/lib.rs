@@ -20,7 +20,7 @@
 //! node cli | composition: only here the whole configuration is known
 //! ```
 
-// For `session/recorder.rs`, which unit tests and `tests/` share.
+// Lets the module `session/recorder.rs`, which unit tests and `tests/` share, name the crate.
 #[cfg(test)]
 extern crate self as roomcast;
 

@@ -46,7 +46,7 @@ impl Limits {
         Self::with_clock(config, contracts, metrics, LimitClock::monotonic())
     }
 
-    /// Like [`Limits::new`], with the caller's clock.
+    /// Creates the limits like [`Limits::new`], with the caller's clock.
     pub fn with_clock(config: &Config, contracts: &[Arc<Contract>], metrics: Arc<Metrics>, clock: LimitClock) -> Self {
         Self {
             connections: Arc::new(ConnectionLimits::new(config, contracts, &clock)),
@@ -61,8 +61,8 @@ impl Limits {
     /// [`Limits::left`] once.
     ///
     /// # Errors
-    /// `TOO_MANY_CONNECTIONS` (`limits.max_connections_per_ip`) or `RATE_LIMIT_EXCEEDED` (`limits.connections_per_ip`),
-    /// with the time to wait.
+    /// Returns `TOO_MANY_CONNECTIONS` (`limits.max_connections_per_ip`) or `RATE_LIMIT_EXCEEDED`
+    /// (`limits.connections_per_ip`), with the time to wait.
     pub fn arrive(&self, ip: IpAddr) -> Result<(), Refusal> {
         self.connections.arrive(ip)
     }
@@ -92,7 +92,7 @@ impl Limits {
     /// Counts a client of this address that connects to a namespace.
     ///
     /// # Errors
-    /// `RATE_LIMIT_EXCEEDED` with the time to wait, when a contract's `connections_per_ip` limit is exceeded.
+    /// Returns `RATE_LIMIT_EXCEEDED` with the time to wait, when a contract's `connections_per_ip` limit is exceeded.
     pub fn check_connection(&self, namespace: &str, ip: IpAddr) -> Result<(), Refusal> {
         self.connections.check(namespace, ip).inspect_err(|_| self.count("ip"))
     }
@@ -101,12 +101,12 @@ impl Limits {
     /// user.
     ///
     /// # Errors
-    /// `TOO_MANY_CONNECTIONS` when the user has `limits.max_sockets_per_user` sockets already.
+    /// Returns `TOO_MANY_CONNECTIONS` when the user has `limits.max_sockets_per_user` sockets already.
     pub fn session(&self, user_id: &str) -> Result<SessionLimits, Refusal> {
         SessionLimits::new(self.events.clone(), self.metrics.clone(), user_id)
     }
 
-    /// The number of addresses and of users that have a bucket now.
+    /// Returns the number of addresses and of users that have a bucket now.
     pub fn tracked(&self) -> (usize, usize) {
         (self.connections.tracked(), self.events.tracked())
     }
@@ -122,7 +122,7 @@ impl Limits {
     }
 }
 
-/// The number by which an address is counted: the whole IPv4 address, or the /64 of an IPv6 address.
+/// Returns the number by which an address is counted: the whole IPv4 address, or the /64 of an IPv6 address.
 pub fn address_id(ip: IpAddr) -> u64 {
     connections::address_key(ip).id
 }
@@ -137,7 +137,7 @@ fn quota(rate: Rate) -> Quota {
     Quota::with_period(each).expect("a nanosecond at least").allow_burst(burst)
 }
 
-/// A `RATE_LIMIT_EXCEEDED` refusal with the limit and the time to wait.
+/// Creates a `RATE_LIMIT_EXCEEDED` refusal with the limit and the time to wait.
 fn refusal(subject: &str, rate: Rate, wait: Duration) -> Refusal {
     let message = format!("{subject}: the rate limit is {rate}; try again in {} ms", wait.as_millis().max(1));
     Refusal { retry_after: Some(wait.max(Duration::from_millis(1))), ..Refusal::new(Code::RateLimitExceeded, message) }

@@ -1,4 +1,4 @@
-//! The binary: see `roomcast --help`.
+//! The binary of roomcast: see `roomcast --help`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -7,9 +7,9 @@ use clap::Parser;
 use roomcast::cli::{Cli, Failure};
 use tikv_jemallocator::Jemalloc;
 
-/// The allocator is jemalloc. It keeps small and large blocks apart and gives unused memory back to the kernel. With
-/// the allocator of the C library, the buffers of polls that have ended leave gaps in the heap; benchmarks/NOTES.md has
-/// the figures.
+/// The memory allocator of the binary is jemalloc. It keeps small and large blocks apart and gives unused memory back
+/// to the kernel. With the allocator of the C library, the buffers of polls that have ended leave gaps in the heap;
+/// benchmarks/NOTES.md has the figures.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(answer) => {
-            // Help and version are printed as answers. If the output is closed, there is nobody to tell.
+            // Help and version texts are printed as answers, not as errors. If the output is closed, there is nobody to
+            // tell.
             _ = answer.print();
             return if answer.use_stderr() { Failure::USAGE.into() } else { ExitCode::SUCCESS };
         }
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // If standard error is closed, there is nobody to tell.
+            // If standard error is closed, the error cannot be reported.
             _ = writeln!(std::io::stderr(), "{failure}");
             failure.code()
         }

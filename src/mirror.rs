@@ -35,7 +35,7 @@ pub struct Mirror {
     metrics: Arc<Metrics>,
 }
 
-/// One change to write.
+/// One change of a mirrored key.
 struct MirrorChange {
     /// The socket's id. Changes of one socket are written in order.
     socket: Arc<str>,
@@ -45,11 +45,11 @@ struct MirrorChange {
 }
 
 enum MirrorWrite {
-    /// Sets fields and values of a HASH.
+    /// The change sets fields and values of a HASH.
     Client(Vec<(&'static str, String)>),
-    /// Adds a member to a SET.
+    /// The change adds a member to a SET.
     Joined(RoomName),
-    /// Removes a member from a SET.
+    /// The change removes a member from a SET.
     Left(RoomName),
 }
 
@@ -125,7 +125,7 @@ impl Watcher for Mirror {
         self.note_room(session, room, MirrorWrite::Left);
     }
 
-    // The keys stay until they expire: a service may still ask who the client was.
+    // The mirrored keys stay until they expire, because a service may still ask who the client was.
     fn closed(&self, _session: &Session, _rooms: &[RoomName]) {}
 }
 
@@ -135,7 +135,7 @@ impl std::fmt::Debug for Mirror {
     }
 }
 
-/// The name of the key for this socket; `None` when the template gives no text.
+/// Returns the name of the key for this socket; `None` when the template gives no text.
 fn render(template: &Template, session: &Session) -> Option<String> {
     let user = session.user();
     let mut scope = Scope::new(&user, &Value::Null, session.connected_at());

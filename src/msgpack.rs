@@ -37,7 +37,7 @@ mod tests {
 
     use super::*;
 
-    /// Any JSON, and placeholders of two attachments.
+    /// A test value: any JSON with placeholders of two attachments.
     fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

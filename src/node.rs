@@ -68,7 +68,7 @@ pub struct BoundAddresses {
 /// Runs a node until the process receives SIGTERM or SIGINT. `on_ready` is called once, when every listener is bound.
 ///
 /// # Errors
-/// An error in a contract or key, or another reason why the node could not start.
+/// Returns an error in a contract or key, or another reason why the node could not start.
 pub async fn serve(
     config: Config,
     logging: Arc<Logging>,
@@ -115,10 +115,10 @@ pub async fn serve(
     Ok(())
 }
 
-/// The router of the API, for a node that does not listen and has no clients. The fuzzers call it.
+/// Builds the router of the API, for a node that does not listen and has no clients. The fuzzers call it.
 ///
 /// # Errors
-/// As [`serve`].
+/// Returns the same errors as [`serve`].
 pub async fn api(config: &Config) -> anyhow::Result<axum::Router> {
     Ok(http::api_router(build::build(config, None).await?.api.clone()))
 }
@@ -129,7 +129,8 @@ fn bind(address: SocketAddr, key: &str) -> anyhow::Result<TcpListener> {
 
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections of a node that has just stopped may still be in the kernel's table. They must not block the address.
+    // Connections of a node that has just stopped may still be in the kernel's table, so the address is reused. They
+    // must not block the address.
     socket.set_reuseaddr(true)?;
     // Where accepted connections inherit `TCP_NODELAY` from the listener, the node need not set it for each connection.
     socket.set_nodelay(true)?;
@@ -158,7 +159,7 @@ async fn serve_api(parts: Arc<NodeParts>, listener: TcpListener, stop: Cancellat
     });
     let options = ConnectionOptions {
         stall: API_STALL,
-        // HTTP reads one request after the other, so no answers can pile up.
+        // HTTP reads one request after the other, so answers cannot pile up.
         read_ahead: usize::MAX,
         traffic: Traffic::unmeasured(),
         balancers: None,
@@ -186,7 +187,7 @@ mod tests {
         let listener = super::bind("127.0.0.1:0".parse().unwrap(), "server.listen").unwrap();
         let address = listener.local_addr().unwrap();
         let permitted = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
-        // No task accepts these connections. The usual backlog of 128 would be too short.
+        // No task of this node accepts the connections of this listener. The usual backlog of 128 would be too short.
         let waiting: Vec<_> = (0..500.min(permitted))
             .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500)).unwrap())
             .collect();

@@ -41,8 +41,8 @@ struct SeenOrder {
 }
 
 impl OrderGuard {
-    /// Runs `work`, which delivers the event. If a newer event was delivered already, does not run `work` and returns
-    /// `None`.
+    /// Runs `work`, which delivers the event, unless a newer event was delivered. If a newer event was delivered
+    /// already, does not run `work` and returns `None`.
     ///
     /// Deliveries in one room run one at a time, so that the check still holds when the event is delivered. `work` must
     /// not wait, and must not deliver another ordered event.
@@ -90,7 +90,7 @@ impl SeenOrder {
     }
 }
 
-/// Makes space: removes the rooms whose order has expired. If that is not enough, also removes the older half of the
+/// Removes the rooms whose order has expired, to make space. If that is not enough, also removes the older half of the
 /// remaining rooms, so that the work is spread over many inserts.
 fn forget(rooms: &mut HashMap<Arc<str>, SeenOrder>) {
     rooms.retain(|_, seen| seen.at.elapsed() < REMEMBERED);

@@ -37,7 +37,8 @@ pub enum OwnersError {
 
 /// Stores the owners of rooms.
 pub trait OwnerStore: Send + Sync {
-    /// Records a room's owner for `ttl`, at least 1 s. The new owner replaces an earlier one, and its time begins now.
+    /// Records a room's owner for the time `ttl`, at least 1 s. The new owner replaces an earlier one, and its time
+    /// begins now.
     fn set(
         &self,
         namespace: &str,
@@ -46,7 +47,7 @@ pub trait OwnerStore: Send + Sync {
         ttl: Duration,
     ) -> impl Future<Output = Result<(), OwnersError>> + Send;
 
-    /// A room's owner; `None` when no owner is recorded, or the record has expired.
+    /// Returns a room's owner; `None` when no owner is recorded, or the record has expired.
     fn get(&self, namespace: &str, room: &str) -> impl Future<Output = Result<Option<String>, OwnersError>> + Send;
 
     /// Removes a room's owner. Removing an unknown owner succeeds.
@@ -81,10 +82,10 @@ impl Owners {
         on_store!(&self.backend, store => store.set(namespace, room, owner, ttl).await)
     }
 
-    /// A room's owner; `None` when no owner is recorded.
+    /// Returns a room's owner; `None` when no owner is recorded.
     ///
     /// # Errors
-    /// [`OwnersError::Unavailable`], at once while Redis is known to be unavailable, otherwise within
+    /// Returns [`OwnersError::Unavailable`], at once while Redis is known to be unavailable, otherwise within
     /// `redis.command_timeout`. A rule that needs the owner cannot be evaluated then; the caller must not read the
     /// error as "no owner".
     pub async fn get(&self, namespace: &str, room: &str) -> Result<Option<String>, OwnersError> {

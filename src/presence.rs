@@ -73,17 +73,19 @@ pub trait Presence: Directory {
     /// the newer one counts, by the clocks of the nodes that set them.
     fn set_status(&self, session: &Session, status: &Value) -> bool;
 
-    /// A user's status, which is kept for `presence.status_ttl` after the user's last socket has disconnected.
+    /// Returns a user's status, which is kept for `presence.status_ttl` after the user's last socket has disconnected.
     ///
     /// # Errors
-    /// `Unavailable` while Redis is unavailable, unless the user has a socket on this node and has set a status here.
+    /// Returns `Unavailable` while Redis is unavailable, unless the user has a socket on this node and has set a status
+    /// here.
     fn status<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> DirectoryFuture<'a, UserStatus>;
 
-    /// The rooms of all sockets of a user. Another user who is in one of these rooms shares a room with this user.
+    /// Returns the rooms of all sockets of a user. Another user who is in one of these rooms shares a room with this
+    /// user.
     fn shared_rooms<'a>(&'a self, namespace: &'a str, user_id: &'a str) -> BoxFuture<'a, SharedRooms>;
 
-    /// The members of a room that lists its members, at most `most` of them, the one that joined first first. While
-    /// Redis is unavailable, the answer has the members of this node only.
+    /// Returns the members of a room that lists its members, at most `most` of them, the member that joined first as
+    /// the first. While Redis is unavailable, the answer has the members of this node only.
     fn roster<'a>(&'a self, namespace: &'a str, room: &'a str, most: usize) -> BoxFuture<'a, Roster>;
 
     /// Waits until all changes before this call are written and announced. Returns false if they could not be written.
@@ -113,11 +115,11 @@ pub struct UserStatus {
 pub struct SharedRooms {
     /// The rooms, sorted, without the rooms that belong to a single client.
     pub rooms: Vec<RoomName>,
-    /// True if rooms may be missing, for example those of sockets on other nodes.
+    /// Whether rooms may be missing, for example those of sockets on other nodes.
     pub partial: bool,
 }
 
-/// A status as lists show it: a string unchanged, any other value as JSON.
+/// Returns a status as lists show it: a string unchanged, any other value as JSON.
 fn shown(status: &Value) -> String {
     status.as_str().map_or_else(|| status.to_string(), str::to_owned)
 }

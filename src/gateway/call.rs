@@ -116,7 +116,7 @@ impl Gateway {
         self.parts.rooms.merge_metadata(&client.session, &metadata, MetadataSetter::Hook);
     }
 
-    /// Leaves the metadata of an answer out if it does not fit.
+    /// Leaves out the metadata of an answer if it does not fit.
     fn check_metadata(&self, client: &GatewayClient, contract: &Contract, answer: &mut HookAnswer) {
         if !client.session.fits_metadata(&answer.metadata, MetadataSetter::Hook) {
             answer.metadata.clear();
@@ -225,7 +225,7 @@ pub(super) fn tuned(request: HookRequest, call: &HookCall) -> HookRequest {
     request.idempotent(call.idempotent).timeout(call.timeout)
 }
 
-/// The description of a client that is sent to backends.
+/// The description of a client that backends get.
 pub(super) fn caller(client: &GatewayClient, contract: &Arc<str>) -> Caller {
     let session = &client.session;
     Caller {

@@ -30,7 +30,7 @@ pub struct ConnectDecision {
     limits: SessionLimits,
     /// The answers of the connect hooks, which are performed once the session is open.
     answers: Vec<(Arc<Contract>, HookAnswer)>,
-    /// Set if the client is let in only to get an event that states why it is refused.
+    /// The reason for which the client is refused, if the client is let in only to get an event with this reason.
     rejected: Option<(Arc<Contract>, Refusal)>,
     /// Whether the client recovers an earlier session, or may recover this one later.
     ticket: RecoveryChance,
@@ -65,7 +65,7 @@ impl Gateway {
     /// If the contract says `auth.reject = "event"`, a rejected client is let in and gets the reason as an event.
     ///
     /// # Errors
-    /// The refusal that the client gets as CONNECT_ERROR. Its message begins with the code.
+    /// Returns the refusal that the client gets as CONNECT_ERROR. Its message begins with the code.
     pub async fn admit(
         &self,
         namespace: &str,
@@ -152,8 +152,8 @@ impl Gateway {
                 rooms: Vec::new(),
                 metadata: serde_json::Map::new(),
             };
-            // Boxed, because only some clients have a connect hook: inline, this future would enlarge the future of
-            // every handshake.
+            // The future is boxed, because only some clients have a connect hook: inline, it would enlarge the future
+            // of every handshake.
             match Box::pin(self.parts.hooks.call(&call.hook, tuned(HookRequest::connect(caller), call))).await {
                 Ok(answer) => answers.push((contract.clone(), answer)),
                 Err(refusal) => {
@@ -224,15 +224,16 @@ impl Gateway {
             }
         };
         self.notify_connect(&client);
-        // Cannot fail, because the queue of a new client is empty. The item comes before the client's first event.
+        // Sending the greeting cannot fail, because the queue of a new client is empty. The item comes before the
+        // client's first event.
         let _ = self.enqueue(&client, first);
         client
     }
 
     /// Joins the rooms of `connect.join`, and performs what the connect hooks' answers ask for.
     pub(super) async fn settle_in(&self, client: &Arc<GatewayClient>, answers: Vec<(Arc<Contract>, HookAnswer)>) {
-        // Wait until other nodes can reach the client: another process that learns of the client from its first event
-        // may publish to it.
+        // The node waits until other nodes can reach the client: another process that learns of the client from its
+        // first event may publish to it.
         let session = &client.session;
         for room in session.rooms() {
             self.rooms().settled(session.namespace(), &room).await;

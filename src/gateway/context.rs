@@ -56,19 +56,19 @@ pub(super) fn scope_of<'a>(client: &'a GatewayClient, user: &'a User, payload: &
     scope_of_session(&client.session, user, payload)
 }
 
-/// The same as [`scope_of`], for a session.
+/// Returns the same scope as [`scope_of`], for a session.
 pub(super) fn scope_of_session<'a>(session: &'a Session, user: &'a User, payload: &'a Value) -> Scope<'a> {
     let mut scope = Scope::new(user, payload, SystemTime::now());
     scope.socket = Some(SocketScope { id: session.id(), connected_at: session.connected_at(), state: Some(session) });
     scope
 }
 
-/// A copy of the scope that also has a room and the variables of its name.
+/// Returns a copy of the scope that also has a room and the variables of its name.
 pub(super) fn with_room<'a>(scope: &Scope<'a>, room: &'a str, vars: &'a [(String, String)]) -> Scope<'a> {
     Scope { room: Some(room), vars, ..scope.clone() }
 }
 
-/// The audit record of a session.
+/// Returns the audit record of a session.
 pub(super) fn audit_record<'a>(session: &'a Session, user: &'a User) -> AuditRecord<'a> {
     AuditRecord {
         nsp: Some(session.namespace()),

@@ -81,13 +81,14 @@ impl Gateway {
         }
     }
 
-    /// When the client is warned (if the contract asks for a warning), and when its token ends, both as Unix time in
-    /// ms.
+    /// Returns when the client is warned (if the contract asks for a warning) and when its token ends, both as Unix
+    /// time in milliseconds.
     fn times(&self, client: &GatewayClient, user: &User) -> Option<(Option<u64>, u64)> {
         let end = unix_millis(self.parts.auth.ends_at(user)?);
         let warning = client.namespace.auth().expiry.warn.as_ref().map(|(before, _)| {
             let at = user.expires_at.and_then(|at| at.checked_sub(*before)).map_or(0, unix_millis);
-            // The warning is at least 1 ms before the end: a client can have only one entry for each ms.
+            // The warning is at least 1 ms before the end, because a client can have only one entry for each
+            // millisecond.
             at.min(end.saturating_sub(1))
         });
         Some((warning, end))
@@ -220,7 +221,7 @@ impl Gateway {
     }
 }
 
-/// The token in a refresh event: the first argument, or the member of it that carries the token.
+/// Returns the token in a refresh event: the first argument, or the member of it that carries the token.
 fn token_of(event: &Event) -> Option<String> {
     let args = event.args().ok()?;
     match crate::json::read(args.first()?.get()).ok()? {

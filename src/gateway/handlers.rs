@@ -50,12 +50,13 @@ impl Handlers {
         Self { by_name, any, delivered: metrics.deliveries_total.with_label_values(&[&namespace.path]) }
     }
 
-    /// The handler of an event; `None` if no contract declares the event.
+    /// Returns the handler of an event; `None` if no contract declares the event.
     pub(super) fn get(&self, event: &str) -> Option<&EventHandler> {
         self.by_name.get(event).or_else(|| self.any(event))
     }
 
-    /// The handler of an event that no table names. An event with a name that the node itself sends has no handler.
+    /// Returns the handler of an event that no table names. An event with a name that the node itself sends has no
+    /// handler.
     fn any(&self, event: &str) -> Option<&EventHandler> {
         let (handler, sent) = &**self.any.as_ref()?;
         (!sent.contains(event)).then_some(handler)
@@ -66,7 +67,7 @@ impl HandlerCounters {
     fn new(contract: &Contract, def: &ClientEvent, publisher: &Publisher, metrics: &Metrics) -> Self {
         let labels = [&*contract.name, &*def.name];
         let succeeded = [labels[0], labels[1], "ok"];
-        // A name with values of the payload is no label, because clients choose the values.
+        // A name with values of the payload is not a label, because clients choose the values.
         let name = |relay: &Relay| relay.event.fixed().unwrap_or(&def.name).to_owned();
         let relayed =
             def.relay.iter().map(|relay| publisher.counter(&contract.name, &name(relay), PublisherKind::Client));

@@ -43,8 +43,8 @@ impl Gateway {
         refs.iter().filter_map(|of| self.place(context.client, of, scope).transpose()).collect()
     }
 
-    /// Resolves the references of `leave`. A reference with `all` stands for each room of the family that the client is
-    /// in.
+    /// Resolves the room references of `leave` to rooms. A reference with `all` stands for each room of the family that
+    /// the client is in.
     pub(super) fn places_to_leave(
         &self,
         context: &EventContext<'_>,
@@ -242,7 +242,7 @@ impl Gateway {
     }
 }
 
-/// The rooms of a family that the client is in.
+/// Returns the rooms of a family that the client is in.
 fn rooms_of_family(client: &GatewayClient, of: &RoomRef) -> Vec<EventRoom> {
     let names = client.session.rooms().into_iter().filter(|name| !is_reserved_room(name));
     let place = |name: RoomName| {
@@ -253,7 +253,7 @@ fn rooms_of_family(client: &GatewayClient, of: &RoomRef) -> Vec<EventRoom> {
     names.filter_map(place).collect()
 }
 
-/// The refusal that a client gets which is not in a room.
+/// Returns the refusal for a client that is not in a room.
 pub(super) fn not_in(room: &str) -> Refusal {
     Refusal::new(Code::AuthorizationFailed, format!("you are not in {room:?}; join it first"))
 }

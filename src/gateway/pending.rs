@@ -20,7 +20,7 @@ pub(super) struct PendingShare {
 }
 
 impl PendingBytes {
-    /// A counter that starts at zero.
+    /// Creates a counter that starts at zero.
     pub(super) fn new(most: usize) -> Arc<Self> {
         Arc::new(Self { held: AtomicUsize::new(0), most })
     }
@@ -33,7 +33,7 @@ impl PendingBytes {
         Some(PendingShare { of: self.clone(), bytes })
     }
 
-    /// How many bytes are reserved.
+    /// Returns how many bytes are reserved.
     pub(super) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }

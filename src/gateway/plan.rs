@@ -29,7 +29,7 @@ pub(super) use perform::PerformedPlan;
 pub(super) struct Plan<'a> {
     joins: Vec<JoinPermit>,
     leaves: Vec<EventRoom>,
-    /// The room that an event is about which joins and leaves none.
+    /// The room that the event is about, if the event joins and leaves no room.
     about: Option<Box<EventRoom>>,
     relays: Vec<PlannedRelay<'a>>,
     /// The parts that few events have. Boxed, because the future of every event contains a plan.
@@ -54,7 +54,8 @@ impl Gateway {
     /// Decides what an event will do. When this returns, the hooks have been asked, and nothing else has been done.
     ///
     /// # Errors
-    /// The first refusal. The futures that only some events wait for are boxed, so that they do not enlarge this one.
+    /// Returns the first refusal. The futures that only some events wait for are boxed, so that they do not enlarge
+    /// this one.
     pub(super) async fn check<'a>(&self, context: &EventContext<'a>, scope: &Scope<'_>) -> Result<Plan<'a>, Refusal> {
         let def = context.def;
         let joins = self.places(context, &def.join, scope)?;
@@ -158,14 +159,14 @@ impl Plan<'_> {
         joined.chain(&self.leaves).map(|place| place.name.to_string()).collect()
     }
 
-    /// The room that the event is about: the first that it joins, else the first that it leaves, else the room that the
-    /// contract names.
+    /// The room that the event is about: the first room that it joins, else the first room that it leaves, else the
+    /// room that the contract names.
     fn place(&self) -> Option<&EventRoom> {
         self.joins.first().map(JoinPermit::place).or(self.leaves.first()).or(self.about.as_deref())
     }
 }
 
-/// Checks that the names of the replies and of the undo event can be made, because nothing is refused after the check.
+/// Checks that the names of the replies and of the undo event can be made, because nothing is refused after this check.
 fn check_names(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<(), Refusal> {
     let follow = context.def.on_ok.as_ref().and_then(|outcome| outcome.reply.as_ref());
     let replies = context.def.reply.iter().chain(follow).map(|reply| &reply.event);
@@ -176,7 +177,7 @@ fn check_names(context: &EventContext<'_>, scope: &Scope<'_>) -> Result<(), Refu
     Ok(())
 }
 
-/// The members that the event merges into the session's metadata.
+/// Returns the members that the event merges into the session's metadata.
 fn check_metadata(
     context: &EventContext<'_>,
     place: Option<&EventRoom>,

@@ -89,7 +89,7 @@ pub(super) struct QueueBounds<'a> {
     pub(super) node: &'a Arc<PendingBytes>,
 }
 
-/// Which bound was reached.
+/// The bound that an item has reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueBound {
     /// [`QueueBounds::items`].
@@ -108,7 +108,7 @@ impl ClientQueue {
     /// Handles an item: at once, or after the items that were queued before it.
     ///
     /// # Errors
-    /// [`ClientQueueFull`] when the item would have to wait and a bound is reached.
+    /// Returns [`ClientQueueFull`] when the item would have to wait and a bound is reached.
     #[expect(
         clippy::result_large_err,
         reason = "it is given back as it came; a box would cost every event an allocation"
@@ -188,7 +188,7 @@ impl QueueItem {
         match self {
             Self::Event(event, ..) => EVENT_BYTES + event.size_bytes(),
             Self::Refused(refused) => EVENT_BYTES + refused.event.size_bytes(),
-            // An item of this kind is the first of its client, so it never waits.
+            // An item of this kind is the first item of its client, so it never waits.
             Self::Opened(_) | Self::Back(_) => 0,
         }
     }

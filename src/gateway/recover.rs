@@ -53,7 +53,7 @@ impl RecoveryChance {
         }
     }
 
-    /// Stores the taken session again, because the client does not get it.
+    /// Stores the session that was taken again, because the client does not get it.
     pub(super) async fn give_back(self) {
         if let Self::Back(returned) = self {
             returned.claim.give_back().await;
@@ -131,7 +131,7 @@ impl Gateway {
             HeldRelease::Closed => true,
         };
         if !(whole && released) {
-            // The client has the offset that it reached, so it can reconnect and try once more.
+            // The client has the offset that it reached, so it can reconnect and try to recover its session once more.
             self.parts.recovery.note_failed(session.namespace());
             session.close(Close::Transport);
         }
@@ -143,7 +143,7 @@ impl Gateway {
         }
         let recovery = &self.parts.recovery;
         let hearing = recovery.hearing()();
-        // Wait until this node is subscribed to the rooms. Otherwise an event published now could be missing both in
+        // The node waits until it is subscribed to the rooms. Otherwise an event published now could be missing both in
         // the history that was read and among the live events.
         for cursor in &returned.cursors {
             if !self.rooms().settled(session.namespace(), &cursor.room).await {

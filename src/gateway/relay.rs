@@ -77,7 +77,7 @@ impl Gateway {
     /// Sends a planned relay.
     pub(super) async fn relay(&self, context: &EventContext<'_>, planned: PlannedRelay<'_>, scope: &Scope<'_>) {
         let session = &context.client.session;
-        // The event has no recipients. An empty list of rooms must not be published: it would mean the whole
+        // The relay's event has no recipients. An empty list of rooms must not be published: it would mean the whole
         // namespace.
         if planned.rooms.as_ref().is_some_and(Vec::is_empty) {
             return;
@@ -125,7 +125,7 @@ impl Gateway {
     }
 }
 
-/// The rooms of one recipient, or of a list of recipients. Each is the id of a user or of a socket.
+/// Returns the rooms of one recipient, or of a list of recipients. Each is the id of a user or of a socket.
 fn rooms_of_recipients(found: Option<&Value>) -> Result<Vec<RoomName>, Refusal> {
     let recipients = match found {
         Some(Value::Array(recipients)) if recipients.len() > MAX_RECIPIENTS => {
@@ -146,7 +146,7 @@ fn rooms_of_recipients(found: Option<&Value>) -> Result<Vec<RoomName>, Refusal> 
     Ok(rooms)
 }
 
-/// The event that a relay sends. `None` if its name or its arguments cannot be made from these values.
+/// Makes the event that a relay sends. `None` if its name or its arguments cannot be made from these values.
 fn relay_event(relay: &Relay, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Event> {
     encode(&relay.event.render(scope).ok()?, &relay.args, Some(context), scope)
 }
@@ -174,7 +174,7 @@ pub(super) fn encode(
     }
 }
 
-/// Encodes the arguments of an acknowledgement in the same way.
+/// Encodes the arguments of an acknowledgement as an event's arguments are encoded.
 pub(super) fn encode_ack(args: &SentArgs, context: &EventContext<'_>, scope: &Scope<'_>) -> Option<Args> {
     let event = context.event;
     let encoded = match args {
@@ -193,7 +193,7 @@ fn refers_to_attachments(event: &Event, encoded: &str) -> bool {
     !event.attachments().is_empty() && encoded.contains("\"_placeholder\"")
 }
 
-/// The payload with the contract's members added. The client's own members are copied as text.
+/// Returns the payload with the contract's members added. The client's own members are copied as text.
 fn with_members(context: &EventContext<'_>, add: &Template, scope: &Scope<'_>) -> Option<Box<RawValue>> {
     let payload = match scope.text {
         Some(text) => Cow::Borrowed(text),

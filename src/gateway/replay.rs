@@ -37,7 +37,7 @@ pub(super) const RETRY: Duration = Duration::from_millis(10);
 /// The result of joining a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JoinResult {
-    /// Whether the client was added. False when the client was in the room already, or is gone.
+    /// Whether the client was added to the room. False when the client was in the room already, or is gone.
     pub new: bool,
     /// Which part of the history the client was sent; `None` where the contract shows nothing.
     pub replay: Option<ReplayOutcome>,
@@ -136,13 +136,13 @@ struct HistoryReplay<'a> {
     key: &'a RoomKey,
     epoch: u64,
     sent: usize,
-    /// Short ids of the newest events that were sent.
+    /// The short ids of the newest events that were sent to the client.
     ids: Vec<u64>,
 }
 
 impl HistoryReplay<'_> {
-    /// Sends all events from offset `first` on, oldest first. `newest` is the page with the newest of these events.
-    /// Returns the reason if the client did not get everything that it may expect.
+    /// Sends all events of the history from offset `first` on, oldest first. `newest` is the page with the newest of
+    /// these events. Returns the reason if the client did not get everything that it may expect.
     async fn show(&mut self, query: HistoryQuery, newest: &HistoryPage, first: u64) -> Option<&'static str> {
         let oldest = newest.oldest().unwrap_or(newest.last_offset + 1);
         let why = if first < oldest {
@@ -153,7 +153,7 @@ impl HistoryReplay<'_> {
         if why == Some(SLOW) {
             return why;
         }
-        // The newest page is sorted newest first, so it is sent in reverse.
+        // The newest page of the history is sorted newest first, so it is sent in reverse.
         self.send(newest.events.iter().rev()).await.err().or(why)
     }
 
@@ -182,7 +182,7 @@ impl HistoryReplay<'_> {
         why
     }
 
-    /// Sends one page, in order.
+    /// Sends one page of the history, in order.
     async fn send<'e>(&mut self, events: impl Iterator<Item = &'e (u64, Event)>) -> Result<(), &'static str> {
         let until = Instant::now() + PATIENCE;
         for (offset, event) in events {
@@ -196,7 +196,7 @@ impl HistoryReplay<'_> {
     }
 }
 
-/// The reason when the client did not read the history within [`PATIENCE`] for each page.
+/// Returns the reason if the client did not read the history within [`PATIENCE`] for each page.
 const SLOW: &str = "slow";
 
 /// Queues an event. Waits while the client's write queue is full, at most until `until`.
@@ -209,7 +209,7 @@ async fn send_patiently(session: &Session, event: &Event, stamps: &[Stamp], unti
     }
 }
 
-/// Notes the offset before the first event of the history. A client whose connection breaks while the history is sent
+/// Records the offset before the first event of the history. A client whose connection breaks while the history is sent
 /// gets the rest when it recovers its session.
 fn begin_trail(session: &Session, room: &RoomName, newest: &HistoryPage, first: u64) {
     if let Some(offsets) = session.offsets() {
@@ -217,8 +217,8 @@ fn begin_trail(session: &Session, room: &RoomName, newest: &HistoryPage, first: 
     }
 }
 
-/// The offsets that the session has been sent, so that they are not sent again live. `None` when the room has no
-/// history.
+/// The offsets of the events that the session has been sent, so that these events are not sent again live. `None` when
+/// the room has no history.
 fn shown(newest: &HistoryPage, first: u64) -> Option<Replayed> {
     (newest.epoch != 0).then_some(Replayed { epoch: newest.epoch, first, last: newest.last_offset })
 }
@@ -253,7 +253,7 @@ impl<'a> ReplayHold<'a> {
     }
 }
 
-// The join was abandoned before its end: release the held events, so that they do not wait forever.
+// The join was abandoned before its end: the held events are released, so that they do not wait forever.
 impl Drop for ReplayHold<'_> {
     fn drop(&mut self) {
         if !self.ended && self.session.end_replay(self.room, None) == HeldRelease::Blocked {

@@ -84,7 +84,7 @@ rooms = ["thing", { room = "lobby", when = "has(payload.all)" }]
 fill = { kind = "plain" }
 "#;
 
-/// Everything that a client was sent since the last call: `[name,args…]`, `ack id args`, or how it was closed.
+/// Returns everything that a client was sent since the last call: `[name,args…]`, `ack id args`, or how it was closed.
 fn take(recorder: &Recorder) -> Vec<String> {
     let text = |packet| match packet {
         RecordedPacket::Event(event) if event.attachments().is_empty() => event.text().to_string(),

@@ -64,7 +64,7 @@ impl Holes {
         Arc::new(Self { redis, script, open: Mutex::default() })
     }
 
-    /// Notes that an event of the room was published live and may be missing in its history.
+    /// Records that an event of the room was published live and may be missing in its history.
     pub(super) fn note(self: &Arc<Self>, room: &RoomKey, ttl: Duration) {
         let mut open = self.open();
         if open.rooms.len() >= MAX_OPEN && !open.rooms.contains_key(room) {
@@ -105,7 +105,7 @@ impl Holes {
     }
 }
 
-/// Writes all holes to Redis. Ends when no hole is left.
+/// Writes all holes of this node to Redis. Ends when no hole is left.
 async fn tell(holes: Arc<Holes>) {
     while !holes.redis.is_closed() {
         let rooms: Vec<(RoomKey, Hole)> = {
@@ -130,7 +130,7 @@ async fn tell(holes: Arc<Holes>) {
 }
 
 impl HoleStart {
-    /// Whether the answer may lack the missing event: the hole is not before the query's `since`, or, without `since`,
+    /// Whether the answer may lack the missing event: the hole is not before the query's `since` or, without `since`,
     /// not before the page's oldest event.
     pub(super) fn is_in(self, page: &HistoryPage, query: HistoryQuery) -> bool {
         if self.epoch != page.epoch && self.epoch != 0 {

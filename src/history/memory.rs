@@ -20,7 +20,7 @@ pub const MAX_MEMORY_ROOMS: usize = 65_536;
 /// Maximum size of the events in memory over all rooms, in bytes.
 pub const MAX_MEMORY_BYTES: usize = 256 * 1024 * 1024;
 
-/// Histories in memory: bounded, and lost with the process.
+/// The histories in memory, which are bounded and end with the process.
 pub struct MemoryHistory {
     table: Mutex<HistoryTable>,
     bounds: MemoryBounds,

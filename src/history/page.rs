@@ -5,13 +5,13 @@ use crate::event::Event;
 /// A query of a room's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HistoryQuery {
-    /// Maximum number of events, capped at [`super::MAX_PAGE`].
+    /// Maximum number of events in the answer, at most [`super::MAX_PAGE`].
     pub limit: usize,
-    /// The position after which events match. If the position is in another epoch, or ahead of the history, all stored
-    /// events match.
+    /// The position after which the query wants events. If the position is in another epoch, or ahead of the history,
+    /// all stored events match.
     pub since: Option<HistoryStart>,
-    /// Order of the events. Without `since` the page has the newest events, in either order. With `since`, ascending
-    /// order begins right after `since`, and descending order with the newest event.
+    /// The order of the events in the answer. Without `since` the page has the newest events, in either order. With
+    /// `since`, ascending order begins right after `since`, and descending order with the newest event.
     pub order: PageOrder,
 }
 
@@ -40,7 +40,7 @@ impl HistoryStart {
         }
     }
 
-    /// The epoch; `None` if it is not known.
+    /// The epoch of the position; `None` if it is not known.
     pub(super) fn known_epoch(self) -> Option<u64> {
         self.epoch.filter(|epoch| *epoch != 0)
     }
@@ -55,10 +55,10 @@ impl HistoryStart {
 /// The order of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PageOrder {
-    /// The newest event is last.
+    /// The newest event is the last one.
     #[default]
     Asc,
-    /// The newest event is first.
+    /// The newest event is the first one.
     Desc,
 }
 
@@ -74,12 +74,12 @@ pub struct HistoryPage {
     /// Whether no event is missing between `since` and the oldest event of the page. Without `since` this is true,
     /// unless the history is known to lack an event, or may lack an event.
     pub complete: bool,
-    /// The events with their offsets.
+    /// The events of the page with their offsets.
     pub events: Vec<(u64, Event)>,
 }
 
 impl HistoryPage {
-    /// The page of a room without a history.
+    /// Creates the page of a room without a history.
     pub(super) fn empty(query: HistoryQuery) -> Self {
         Self::of(query, 0, 0, 0, Vec::new())
     }
@@ -95,7 +95,7 @@ impl HistoryPage {
         Self { epoch, first_offset: first, last_offset: last, complete, events }
     }
 
-    /// The offset of the page's oldest event.
+    /// Returns the offset of the page's oldest event.
     pub fn oldest(&self) -> Option<u64> {
         let ends = [self.events.first(), self.events.last()];
         ends.into_iter().flatten().map(|(offset, _)| *offset).min()

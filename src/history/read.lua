@@ -7,9 +7,9 @@
 -- ARGV[3]  the offset after which events are wanted; '' for all
 -- ARGV[4]  the epoch of that offset; '' if it is not known
 --
--- Returns the place of the hole or '', and, unless the room has no history, the newest id, the number of events kept, and
--- the entries.
--- An offset of another epoch, or beyond the newest event, is ignored: then all events are returned.
+-- Returns the position of the hole or '', and, unless the room has no history, the newest id, the number of events
+-- kept, and the entries. An offset of another epoch, or beyond the newest event, is ignored: then all events are
+-- returned.
 
 local hole = redis.call('GET', KEYS[2]) or ''
 local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]

@@ -19,7 +19,7 @@ const RETURNS_KEPT: Duration = Duration::from_secs(60 * 60);
 pub struct RoomRecord {
     /// The room.
     pub room: RoomKey,
-    /// How many events are kept, and for how long.
+    /// How many events the history keeps, and for how long.
     pub retention: Retention,
     /// The contract's own list, which is written in addition to the history.
     pub list: Option<ListTarget>,

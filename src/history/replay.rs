@@ -3,8 +3,8 @@
 use super::{HistoryPage, HistoryQuery, HistoryStart, MAX_PAGE, PageOrder};
 use crate::contract::model::{HistoryPolicy, ReplayPolicy};
 
-/// The first query for a client that joins with `since`. It asks for the newest events, so that no event is missing
-/// between the last event shown and the first live event. `None` when the client is shown nothing.
+/// Makes the first query for a client that joins with `since`. It asks for the newest events, so that no event is
+/// missing between the last event shown and the first live event. `None` when the client is shown nothing.
 pub fn plan(policy: &HistoryPolicy, since: Option<HistoryStart>) -> Option<HistoryQuery> {
     let page = (policy.events as usize).clamp(1, MAX_PAGE);
     let (limit, since) = match policy.replay {
@@ -15,8 +15,8 @@ pub fn plan(policy: &HistoryPolicy, since: Option<HistoryStart>) -> Option<Histo
     Some(HistoryQuery { limit, since, order: PageOrder::Desc })
 }
 
-/// The offset of the first event that the client is shown, which can be older than the newest page. The newest offset
-/// plus one when the client already has every event.
+/// Returns the offset of the first event that the client is shown, which can be older than the newest page. The newest
+/// offset plus one when the client already has every event.
 pub fn first_shown(replay: ReplayPolicy, query: HistoryQuery, newest: &HistoryPage) -> u64 {
     let after_last = newest.last_offset + 1;
     match replay {

@@ -23,16 +23,16 @@ const MAX_MESSAGE_BYTES: usize = 512;
 
 /// The answer of a backend that agrees, with the actions that the answer asks for.
 ///
-/// Values stay encoded: they pass through to clients as the backend wrote them.
+/// Values of an answer stay encoded: they pass through to clients as the backend wrote them.
 #[derive(Debug, Clone, Default)]
 pub struct HookAnswer {
     /// The arguments of the client's acknowledgement. `None`: the contract says them.
     pub ack: Option<Vec<Box<RawValue>>>,
-    /// Events for the caller alone, in order.
+    /// Events for the calling client alone, in order.
     pub reply: Vec<HookReply>,
-    /// Rooms that the caller's socket is to join, by name.
+    /// Rooms that the calling client's socket is to join, by name.
     pub join: Vec<String>,
-    /// Rooms that the caller's socket is to leave, by name.
+    /// Rooms that the calling client's socket is to leave, by name.
     pub leave: Vec<String>,
     /// Server events of the contract that are to be published.
     pub publish: Vec<HookPublish>,
@@ -40,12 +40,12 @@ pub struct HookAnswer {
     pub metadata: Map<String, Value>,
     /// How long the agreement may be remembered. `None`: the agreement must not be remembered.
     pub ttl: Option<Duration>,
-    /// Set when the agreement may be remembered only after everything else that the answer asks for has been performed
+    /// Whether the agreement may be remembered only after everything else that the answer asks for has been performed
     /// ([`super::Hooks::remember`]).
     pub(super) unremembered: Option<Box<(DecisionKey, Duration)>>,
 }
 
-/// An event for the caller.
+/// An event for the calling client.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "ReplyBody")]
 pub struct HookReply {
@@ -67,7 +67,7 @@ pub struct HookPublish {
     pub params: Option<Value>,
 }
 
-/// An event for the caller as a backend writes it.
+/// An event for the calling client, as a backend writes it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ReplyBody {
@@ -165,11 +165,11 @@ enum Ttl {
 }
 
 impl HookAnswer {
-    /// Reads an answer of status 2xx. An empty body means yes.
+    /// Reads a hook's answer with a status of 2xx. An empty body means yes.
     ///
     /// # Errors
-    /// [`HookError::Refused`] for `ok: false` or an `error`. [`HookError::BadAnswer`] when the body is not JSON, has
-    /// an unknown member, or exceeds a limit.
+    /// Returns [`HookError::Refused`] for `ok: false` or an `error`. [`HookError::BadAnswer`] when the body is not
+    /// JSON, has an unknown member, or exceeds a limit.
     pub fn parse(body: &[u8]) -> Result<Self, HookError> {
         if body.trim_ascii().is_empty() {
             return Ok(Self::default());
@@ -193,8 +193,8 @@ impl HookAnswer {
         lists.into_iter().all(|len| len == 0)
     }
 
-    /// Reads an answer of status 4xx. Returns `None` when the body holds no refusal; the status itself is then the
-    /// error.
+    /// Reads a hook's answer with a status of 4xx. Returns `None` when the body holds no refusal; the status itself is
+    /// then the error.
     pub(super) fn parse_refusal(body: &[u8]) -> Option<Denial> {
         let wire = AnswerBody::parse(body).ok()?;
         if wire.error.is_some() { wire.denial().ok() } else { None }
@@ -203,7 +203,7 @@ impl HookAnswer {
 
 impl AnswerBody {
     fn parse(body: &[u8]) -> Result<Self, HookError> {
-        // serde would also accept an array, with the members in their order.
+        // Without this check serde would also accept an array that has the members in their order.
         if !body.trim_ascii_start().starts_with(b"{") {
             return Err(bad("it is not a JSON object".into()));
         }
@@ -248,7 +248,7 @@ fn cut(message: &str) -> &str {
     &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
 }
 
-/// Keeps an explicit `null` apart from a member that is missing.
+/// Distinguishes an explicit `null` from a member that is missing.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
     Box::<RawValue>::deserialize(deserializer).map(Some)
 }

@@ -192,7 +192,7 @@ impl Backend {
     }
 
     fn unreachable(&self, error: reqwest::Error) -> HookError {
-        // The URL may hold a secret in its query, so it stays out of the log.
+        // The URL may contain a secret in its query, so it stays out of the log.
         let error = error.without_url();
         tracing::debug!(hook = self.name, error = &error as &dyn std::error::Error, "the backend cannot be reached");
         HookError::Unreachable

@@ -41,7 +41,7 @@ pub struct AttemptPermit {
 }
 
 impl Breaker {
-    /// A breaker that opens after this many failures in a row (0: never) and stays open for `open`.
+    /// Creates a breaker that opens after this many failures in a row (0: never) and stays open for `open`.
     pub fn new(failures: u32, open: Duration, gauge: IntGauge) -> Arc<Self> {
         Arc::new(Self { failures, open, state: Mutex::new(BreakerState::Closed { failures: 0 }), gauge })
     }
@@ -49,7 +49,7 @@ impl Breaker {
     /// Permits an attempt, if the breaker allows one now.
     ///
     /// # Errors
-    /// How long the caller should wait before it asks again.
+    /// Returns how long the caller should wait before it asks again.
     pub fn admit(self: &Arc<Self>) -> Result<AttemptPermit, Duration> {
         let mut state = self.lock();
         let deciding = match *state {
@@ -67,7 +67,7 @@ impl Breaker {
         Ok(AttemptPermit { breaker: self.clone(), deciding, reported: false })
     }
 
-    /// How much longer the breaker refuses attempts. `None` when it permits them.
+    /// Returns how much longer the breaker refuses attempts. `None` when it permits them.
     pub fn refuses(&self) -> Option<Duration> {
         match *self.lock() {
             BreakerState::Closed { .. } => None,

@@ -28,12 +28,12 @@ struct CachedDecision<V> {
 }
 
 impl<K: Hash + Eq, V: Clone> DecisionCache<K, V> {
-    /// A cache of at most `most` entries.
+    /// Creates a cache of at most `most` entries.
     pub fn new(most: usize) -> Self {
         Self { entries: Mutex::default(), most }
     }
 
-    /// The value stored for the key, unless the value has expired.
+    /// Returns the value stored for the key, unless the value has expired.
     pub fn get(&self, key: &K) -> Option<V> {
         let mut entries = self.lock();
         let entry = entries.get(key)?;
@@ -44,7 +44,7 @@ impl<K: Hash + Eq, V: Clone> DecisionCache<K, V> {
         None
     }
 
-    /// Stores a value for `ttl`.
+    /// Stores a value for the time `ttl`.
     pub fn put(&self, key: K, value: V, ttl: Duration) {
         let entry = CachedDecision { value, until: Instant::now() + ttl };
         let mut entries = self.lock();

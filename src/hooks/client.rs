@@ -19,11 +19,12 @@ const HTTP2_PING: Duration = Duration::from_secs(10);
 
 /// Builds the HTTP client of a hook, and parses the hook's URL.
 ///
-/// HTTP/1.1 with keep-alive, or HTTP/2 where TLS negotiates it. The client follows no redirects and uses no proxy, so
-/// that a signed request goes only to the configured address.
+/// The client uses HTTP/1.1 with keep-alive, or HTTP/2 where TLS negotiates it. The client follows no redirects and
+/// uses no proxy, so that a signed request goes only to the configured address.
 ///
 /// # Errors
-/// A [`HooksSetupError`] that names the key: an address that is no http(s) URL, files that cannot be read or used.
+/// Returns a [`HooksSetupError`] that names the key: an address that is no http(s) URL, files that cannot be read or
+/// used.
 pub(super) fn build(name: &str, hook: &config::HookSettings) -> Result<(Client, Url), HooksSetupError> {
     let setup = Setup { name, hook };
     let url = setup.url()?;

@@ -13,7 +13,7 @@ pub struct ConcurrencyLimit {
     gauge: IntGauge,
 }
 
-/// The queue is full.
+/// The error that the queue of waiting callers is full.
 #[derive(Debug, PartialEq, Eq)]
 pub struct QueueFull {
     /// The bound of the queue, in callers.
@@ -21,16 +21,16 @@ pub struct QueueFull {
 }
 
 impl ConcurrencyLimit {
-    /// A gate with these bounds.
+    /// Creates a gate with these bounds.
     pub fn new(concurrency: usize, queue: usize, gauge: IntGauge) -> Self {
         let concurrency = concurrency.clamp(1, Semaphore::MAX_PERMITS);
         Self { slots: Semaphore::new(concurrency), waiting: AtomicUsize::new(0), queue, gauge }
     }
 
-    /// Waits for a free slot, in the order of arrival.
+    /// Waits for a free slot; callers get slots in the order in which they came.
     ///
     /// # Errors
-    /// [`QueueFull`] when `queue` callers wait already.
+    /// Returns [`QueueFull`] when `queue` callers wait already.
     pub async fn enter(&self) -> Result<SemaphorePermit<'_>, QueueFull> {
         if let Ok(slot) = self.slots.try_acquire() {
             return Ok(slot);

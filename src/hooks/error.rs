@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::request::HookKind;
 use crate::error::{Code, Refusal};
 
-/// Why a hook did not agree.
+/// Why a call of a hook has no positive answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
-    /// The configuration has no such hook.
+    /// The configuration has no hook with this name.
     #[error("the node has no hook with the name {0}")]
     Unknown(String),
     /// The backend refused.
@@ -20,7 +20,7 @@ pub enum HookError {
     /// The backend could not be reached, or the connection broke.
     #[error("the backend cannot be reached")]
     Unreachable,
-    /// The backend answered with a status that is neither a yes nor a no.
+    /// The backend answered with a status that neither agrees nor refuses.
     #[error("the backend answered {status}")]
     Status {
         /// The HTTP status.

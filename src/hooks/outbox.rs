@@ -43,14 +43,14 @@ pub trait Outbox: Send + Sync {
     /// Stores a notice. Never waits. When the outbox is full, the oldest notice is dropped and counted.
     fn put(&self, notice: EncodedRequest);
 
-    /// Waits for the oldest notice that this node is to deliver. Returns the same notice again until [`Outbox::done`]
+    /// Waits for the oldest notice that this node must deliver. Returns the same notice again until [`Outbox::done`]
     /// removes it.
     fn oldest(&self) -> impl Future<Output = EncodedRequest> + Send;
 
-    /// Removes a notice that was delivered, or that the courier gave up.
+    /// Removes a notice that was delivered, or that the sender gave up.
     fn done(&self, notice: &EncodedRequest) -> impl Future<Output = ()> + Send;
 
-    /// How many notices would be lost if this node stopped now.
+    /// Returns how many notices would be lost if this node stopped now.
     fn at_risk(&self) -> usize;
 
     /// Lets another node deliver the remaining notices at once.
@@ -72,7 +72,7 @@ impl Notices {
     /// Starts a courier for each hook. `outbox` creates the outbox of a hook, from the hook's name and the longest
     /// time that one of its calls lasts.
     ///
-    /// Must be called within a Tokio runtime.
+    /// This function must be called within a Tokio runtime.
     fn start(hooks: Arc<Hooks>, outbox: impl Fn(&str, Duration) -> HookOutbox) -> Self {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let mut outboxes = HashMap::new();
@@ -120,7 +120,7 @@ impl Notices {
         self.outboxes.contains_key(hook) && notice.map(|notice| self.put(hook, notice)).is_some()
     }
 
-    /// How many notices would be lost if this node stopped now.
+    /// Returns how many notices would be lost if this node stopped now.
     pub fn at_risk(&self) -> usize {
         self.outboxes.values().map(|outbox| on_store!(&**outbox, outbox => outbox.at_risk())).sum()
     }

@@ -68,7 +68,7 @@ pub struct Caller {
     pub connected_at: SystemTime,
     /// The rooms that the client is in (for a disconnect: was in). May be left empty.
     pub rooms: Vec<Arc<str>>,
-    /// The session's metadata; may be left empty.
+    /// The session's metadata, which may be left empty.
     pub metadata: Map<String, Value>,
 }
 
@@ -89,32 +89,32 @@ pub struct HookRequest {
 }
 
 impl HookRequest {
-    /// A request about a client's event. Add the data with [`HookRequest::payload`] or [`HookRequest::args`].
+    /// Creates a request about a client's event. Add the data with [`HookRequest::payload`] or [`HookRequest::args`].
     pub fn event(caller: Caller, event: impl Into<String>) -> Self {
         Self { event: Some(event.into()), ..Self::new(HookKind::Event, caller) }
     }
 
-    /// A request about a client that wants to connect.
+    /// Creates a request about a client that wants to connect.
     pub fn connect(caller: Caller) -> Self {
         Self::new(HookKind::Connect, caller)
     }
 
-    /// A request about a client that wants to join a room.
+    /// Creates a request about a client that wants to join a room.
     pub fn join(caller: Caller, room: Arc<str>) -> Self {
         Self { room: Some(room), ..Self::new(HookKind::Join, caller) }
     }
 
-    /// A notice of a client's event. Add the data as for [`HookRequest::event`].
+    /// Creates a notice of a client's event. Add the data as for [`HookRequest::event`].
     pub fn notify(caller: Caller, event: impl Into<String>) -> Self {
         Self { kind: HookKind::Notify, ..Self::event(caller, event) }
     }
 
-    /// A notice that a client has connected.
+    /// Creates a notice that a client has connected.
     pub fn connected(caller: Caller) -> Self {
         Self::new(HookKind::Connected, caller)
     }
 
-    /// A notice that a client has disconnected, and why.
+    /// Creates a notice that a client has disconnected, and why.
     pub fn disconnect(caller: Caller, reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..Self::new(HookKind::Disconnect, caller) }
     }
@@ -154,7 +154,7 @@ impl HookRequest {
         self
     }
 
-    /// The same request without the parts that may be large: claims, metadata and rooms.
+    /// Returns the same request without the parts that may be large: claims, metadata and rooms.
     pub(super) fn shortened(mut self) -> Self {
         let short = User { claims: Claims::default(), ..(*self.caller.user).clone() };
         self.caller.user = Arc::new(short);
@@ -206,7 +206,7 @@ impl HookRequest {
     }
 }
 
-/// A request as it is sent. All attempts send the same envelope.
+/// A request to a hook in the form in which it is sent. All attempts send the same envelope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedRequest {
     /// The CloudEvent's id, a UUID of version 7.
@@ -336,7 +336,8 @@ impl<'a> EventData<'a> {
     }
 }
 
-/// `/roomcast/<node>`, a URI reference. Characters that a URI may not contain are percent-encoded.
+/// The source of the CloudEvent is `/roomcast/<node>`, a URI reference. Characters that a URI may not contain are
+/// percent-encoded.
 fn source(node: &str) -> String {
     let mut source = String::from("/roomcast/");
     for byte in node.bytes() {

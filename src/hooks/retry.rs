@@ -18,8 +18,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The pause after `failed` failed attempts (from 1). Its nominal length is `first`, doubled with each further
-    /// failure, at most `most`; jitter shortens it by up to one half.
+    /// Returns the pause after `failed` failed attempts (counted from 1). Its nominal length is `first`, doubled with
+    /// each further failure, at most `most`; jitter shortens it by up to one half.
     pub fn after(self, failed: u32) -> Duration {
         self.at(failed, jitter())
     }
@@ -30,7 +30,7 @@ impl Backoff {
     }
 }
 
-/// A random number from 0 to 1.
+/// Returns a random number from 0 to 1.
 fn jitter() -> f64 {
     // The low 32 bits of a UUID of version 4 are random. Its fixed bits are among the higher ones.
     let bits = u32::try_from(Uuid::new_v4().as_u128() & u128::from(u32::MAX)).expect("masked");

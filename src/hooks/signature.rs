@@ -18,13 +18,13 @@ pub struct RequestSigner {
 }
 
 impl RequestSigner {
-    /// A signer with one or two secrets. Without secrets, [`RequestSigner::sign`] returns `None`.
+    /// Creates a signer with one or two secrets. Without secrets, [`RequestSigner::sign`] returns `None`.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a [u8]>) -> Self {
         let keys = secrets.into_iter().map(|secret| Hmac::new_from_slice(secret).expect("any length is a key"));
         Self { keys: keys.collect() }
     }
 
-    /// The header's value for a body that is sent at `now`: HMAC-SHA256 over `"<t>.<body>"` with each secret.
+    /// Returns the header's value for a body that is sent at `now`: HMAC-SHA256 over `"<t>.<body>"` with each secret.
     pub fn sign(&self, body: &[u8], now: SystemTime) -> Option<String> {
         if self.keys.is_empty() {
             return None;
@@ -41,7 +41,7 @@ impl RequestSigner {
     }
 }
 
-// Keeps the secrets out of logs.
+// The debug output does not show the secrets, which must stay out of logs.
 impl std::fmt::Debug for RequestSigner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Signer").field("secrets", &self.keys.len()).finish_non_exhaustive()

@@ -14,7 +14,7 @@ use crate::error::Code;
 /// Finds the key of a request, and checks that it permits the route.
 ///
 /// # Errors
-/// 401 without a valid key, 403 if the key does not permit the route.
+/// Returns 401 without a valid key, and 403 if the key does not permit the route.
 pub fn check(api: &ApiState, access: Access, headers: &HeaderMap) -> Result<ApiKey, ApiError> {
     if access == Access::Open {
         return Ok(ApiKey { name: String::new(), contracts: Vec::new() });
@@ -36,7 +36,7 @@ pub fn check(api: &ApiState, access: Access, headers: &HeaderMap) -> Result<ApiK
 /// Checks that the node serves the namespace.
 ///
 /// # Errors
-/// 404 if it does not.
+/// Returns 404 if the node does not serve the namespace.
 pub fn namespace<'a>(api: &ApiState, path: &'a str) -> Result<&'a str, ApiError> {
     if api.contracts.iter().any(|known| *known.path == *path) {
         return Ok(path);
@@ -47,7 +47,7 @@ pub fn namespace<'a>(api: &ApiState, path: &'a str) -> Result<&'a str, ApiError>
 /// Checks that one of the key's contracts has rooms of this name.
 ///
 /// # Errors
-/// 403 if none has.
+/// Returns 403 if no contract of the key has such rooms.
 pub fn room(call: &ApiCall, namespace: &str, room: &str) -> Result<(), ApiError> {
     let caller = &call.caller;
     if rooms_like(&call.api, namespace, room).any(|def| caller.permits(&def.contract)) || caller.permits_everything() {
@@ -56,14 +56,14 @@ pub fn room(call: &ApiCall, namespace: &str, room: &str) -> Result<(), ApiError>
     Err(forbidden(caller, "the room"))
 }
 
-/// The families of rooms in a namespace whose pattern matches the name.
+/// Returns the families of rooms in a namespace whose pattern matches the name.
 pub fn rooms_like<'a>(api: &'a ApiState, namespace: &str, room: &'a str) -> impl Iterator<Item = &'a Arc<RoomDef>> {
     let namespace = api.contracts.iter().find(|known| *known.path == *namespace);
     let contracts = namespace.into_iter().flat_map(|namespace| &namespace.contracts);
     contracts.flat_map(|contract| contract.rooms.values()).filter(move |def| def.name.matches(room).is_some())
 }
 
-/// 403: the key is for other contracts.
+/// Returns the error 403: the key is for other contracts.
 pub fn forbidden(caller: &ApiKey, what: &str) -> ApiError {
     let message = format!("the API key {:?} is limited to contracts that do not include {what}", caller.name);
     ApiError::new(Code::AuthorizationFailed, message)

@@ -12,7 +12,8 @@ use super::text::{NameText, NamespaceText, RoomText};
 use crate::directory::{ActionResult, Selection};
 
 body! {
-    /// Clients, selected in at least one way. An empty selection is a mistake; it never means all clients.
+    /// The clients of the request, selected in at least one way. An empty selection is a mistake; it never means all
+    /// clients.
     pub struct Clients one_of(users, sockets, rooms) {
         /// The namespace's path.
         namespace: NamespaceText,
@@ -20,13 +21,13 @@ body! {
         users: Option<List<NameText>>,
         /// Sockets by id.
         sockets: Option<List<NameText>>,
-        /// All clients in these rooms.
+        /// Selects all clients in these rooms.
         rooms: Option<List<RoomText>>,
     }
 }
 
 body! {
-    /// Clients, selected in at least one way, and the room that they join or leave.
+    /// The clients of the request, selected in at least one way, and the room that they join or leave.
     #[schemars(rename = "Membership")]
     pub struct MembershipRequest {
         ..clients: Clients,
@@ -36,7 +37,7 @@ body! {
 }
 
 body! {
-    /// Clients, selected in at least one way.
+    /// The clients of the request, selected in at least one way.
     #[schemars(rename = "Disconnect")]
     pub struct DisconnectRequest {
         ..clients: Clients,
@@ -46,18 +47,18 @@ body! {
     }
 }
 
-/// The result of an action.
+/// The result of an action on clients.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Acted")]
 pub struct ActionResponse {
-    /// The action was valid and is done on this node.
+    /// Whether the action was valid and is done on this node.
     #[schemars(extend("const" = true))]
     accepted: bool,
     /// Number of clients of this node that were selected.
     local: usize,
     /// Whether the other nodes received the action.
     remote: RemoteStatus,
-    /// The reason why they did not.
+    /// The reason why the other nodes did not receive the action.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }
@@ -87,7 +88,7 @@ impl Clients {
     /// The selection.
     ///
     /// # Errors
-    /// 404 if the node does not serve the namespace.
+    /// Returns 404 if the node does not serve the namespace.
     pub(super) fn select(self, call: &ApiCall) -> Result<Selection, ApiError> {
         access::namespace(&call.api, &self.namespace.0)?;
         let (users, sockets) = (List::strings(self.users), List::strings(self.sockets));

@@ -24,7 +24,7 @@ pub struct ApiResponse {
     body: Bytes,
 }
 
-/// A failure, which is answered in the envelope.
+/// A failed API request, which is answered in the error envelope.
 #[derive(Debug, Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -62,7 +62,7 @@ pub struct Detail {
     /// Where the mistake is: a member (`rooms[2]`), a parameter (`?limit`), or a position in the text (`line 3, column
     /// 7`).
     pub at: String,
-    /// The problem, without the value itself.
+    /// The problem of the mistake, without the value itself.
     pub problem: String,
 }
 
@@ -70,7 +70,7 @@ fn codes() -> Vec<&'static str> {
     Code::ALL.iter().map(|code| code.as_str()).collect()
 }
 
-/// The status of a code.
+/// Returns the HTTP status of an error code.
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::AuthenticationFailed => StatusCode::UNAUTHORIZED,
@@ -97,7 +97,7 @@ impl ApiResponse {
         Self::json(StatusCode::ACCEPTED, value)
     }
 
-    /// JSON with a status.
+    /// Makes an answer of JSON with a status.
     pub fn json<T: Serialize>(status: StatusCode, value: &T) -> Result<Self, ApiError> {
         let body = serde_json::to_vec(value).map_err(|error| {
             log_seldom!(error, %error, "an answer of the API cannot be written as JSON");
@@ -106,7 +106,7 @@ impl ApiResponse {
         Ok(Self { status, content_type: "application/json", body: body.into() })
     }
 
-    /// An answer with this content type.
+    /// Makes an answer with this content type.
     pub fn text(content_type: &'static str, text: String) -> Self {
         Self { status: StatusCode::OK, content_type, body: text.into() }
     }
@@ -132,7 +132,7 @@ impl IntoResponse for ApiResponse {
 // === impl Detail ===
 
 impl Detail {
-    /// A mistake at this place.
+    /// Creates a mistake at this place.
     pub fn new(at: impl Into<String>, problem: impl Into<String>) -> Self {
         Self { at: at.into(), problem: problem.into() }
     }
@@ -141,7 +141,7 @@ impl Detail {
 // === impl ApiError ===
 
 impl ApiError {
-    /// A failure with the status of its code.
+    /// Creates a failure with the status of its code.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { status: status(code), code, message: message.into(), details: Vec::new(), retry_after: None }
     }
@@ -167,7 +167,7 @@ impl ApiError {
         self.with_details(vec![Detail::new(at, problem)])
     }
 
-    /// 404: the requested thing does not exist.
+    /// Creates the error 404: the requested thing does not exist.
     pub fn not_found(what: impl Into<String>) -> Self {
         Self::new(Code::NotFound, what)
     }
@@ -178,14 +178,15 @@ impl ApiError {
         self.status
     }
 
-    /// The contents of the envelope.
+    /// Returns the contents of the error envelope.
     pub fn body(self) -> ErrorBody {
         ErrorBody { code: self.code.as_str(), message: self.message, details: self.details }
     }
 }
 
 impl From<Refusal> for ApiError {
-    // A backend gets the stable code. Other names (`errors.codes`) are for the contract's clients.
+    // A backend gets the stable error code, not the contract's own name. Other names (`errors.codes`) are for the
+    // contract's clients.
     fn from(refusal: Refusal) -> Self {
         Self { retry_after: refusal.retry_after, ..Self::new(refusal.code, refusal.message) }
     }
@@ -207,7 +208,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, retry_after, refused) = (self.status, self.retry_after, self.code == Code::AuthenticationFailed);
         let envelope = ErrorResponse { error: self.body() };
-        // The envelope holds only strings, so this cannot fail.
+        // The error envelope contains only strings, so encoding it cannot fail.
         let body = serde_json::to_vec(&envelope).unwrap_or_default();
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
@@ -223,7 +224,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// The name, cut to a length that an error can show.
+/// Returns the name, cut to a length that an error can show.
 pub fn cut(name: &str) -> String {
     const SHOWN: usize = 64;
     match name.char_indices().nth(SHOWN) {
@@ -232,7 +233,7 @@ pub fn cut(name: &str) -> String {
     }
 }
 
-/// Rounded up to whole seconds, at least 1.
+/// The seconds of `Retry-After` are rounded up to whole seconds, at least 1.
 fn seconds(wait: Option<Duration>) -> u64 {
     wait.map_or(1, |wait| wait.as_millis().div_ceil(1000).clamp(1, 3600) as u64)
 }

@@ -19,10 +19,10 @@ use crate::directory::{AckQuestion, Acknowledged, Acknowledgement};
 use crate::error::Code;
 use crate::event::Event;
 
-/// How long clients have, if the request does not say.
+/// How long clients have to acknowledge, if the request does not say.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The longest time that clients may have, well below [`super::serve::WORK_TIME`].
+/// The longest time that clients may have to acknowledge, well below [`super::serve::WORK_TIME`].
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
 
 body! {
@@ -35,7 +35,7 @@ body! {
         /// The event's arguments. Clients receive the same bytes.
         #[schemars(with = "Option<Vec<Value>>")]
         args: Option<Vec<Box<RawValue>>>,
-        /// How long the clients have: at most 30 seconds, 5 seconds by default.
+        /// How long the clients have to acknowledge: at most 30 seconds, 5 seconds by default.
         timeout: Option<PeriodText<{ MAX_PATIENCE.as_secs() }>>,
     }
 }
@@ -53,11 +53,11 @@ pub struct AskResponse {
     unanswered: usize,
     /// Number of clients whose answers exceeded the limit of 8 MiB for all answers of a node.
     too_large: usize,
-    /// The answers of the other clients, in any order.
+    /// The acknowledgements of the clients that answered, in any order.
     answers: Vec<ClientAnswer>,
     /// Whether the other nodes received the event.
     remote: RemoteStatus,
-    /// The reason why they did not.
+    /// The reason why the other nodes did not receive the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     /// Nodes that did not report their clients' answers in time.
@@ -121,7 +121,7 @@ impl From<Acknowledged> for AskResponse {
 }
 
 impl ClientAnswer {
-    /// `None` if the acknowledgement is not JSON, which engines do not let pass.
+    /// The arguments; `None` if the acknowledgement is not JSON, which engines do not let pass.
     fn read(said: Acknowledgement) -> Option<Self> {
         let Acknowledgement { socket_id, args } = said;
         let attachments = args.attachments().iter().map(|bytes| STANDARD.encode(bytes)).collect();

@@ -23,11 +23,11 @@ pub const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum depth of nested JSON, payloads included. It is the limit of serde_json.
 pub const MAX_DEPTH: usize = 127;
 
-/// Reads the whole body.
+/// Reads the whole body of a request.
 ///
 /// # Errors
-/// 415 if its declared type is not JSON, 413 above `max` bytes, 408 after [`BODY_TIMEOUT`], 400 if the connection
-/// breaks.
+/// Returns 415 if the body's declared type is not JSON, 413 above `max` bytes, 408 after [`BODY_TIMEOUT`], and 400 if
+/// the connection breaks.
 pub async fn read(headers: &HeaderMap, body: &mut Body, max: usize) -> Result<Bytes, ApiError> {
     check_type(headers)?;
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -44,9 +44,9 @@ pub async fn read(headers: &HeaderMap, body: &mut Body, max: usize) -> Result<By
     }
 }
 
-/// Reads and drops the rest of a body, because a client that still sends would see a reset connection instead of the
-/// answer. Reads at most [`MAX_DISCARDED`] bytes for at most [`DISCARD_TIMEOUT`], and nothing if the client asked first
-/// whether to send (`Expect: 100-continue`).
+/// Reads and drops the rest of a body, because a client that still sends would otherwise see a reset connection instead
+/// of the answer. Reads at most [`MAX_DISCARDED`] bytes for at most [`DISCARD_TIMEOUT`], and nothing if the client
+/// asked first whether to send (`Expect: 100-continue`).
 pub async fn discard(headers: &HeaderMap, mut body: Body) {
     if headers.contains_key(header::EXPECT) {
         return;
@@ -66,7 +66,7 @@ pub async fn discard(headers: &HeaderMap, mut body: Body) {
 /// Checks that the bytes are JSON, without decoding them.
 ///
 /// # Errors
-/// 400 with the position of the first mistake, never with the text itself.
+/// Returns 400 with the position of the first mistake, never with the text itself.
 pub fn parse(body: &[u8]) -> Result<&RawValue, ApiError> {
     let text = std::str::from_utf8(body).map_err(|error| {
         malformed("the body is not UTF-8").at(format!("byte {}", error.valid_up_to()), "is not UTF-8")
@@ -98,7 +98,7 @@ fn check_type(headers: &HeaderMap) -> Result<(), ApiError> {
         .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
 }
 
-/// The position of the first byte that is nested deeper than [`MAX_DEPTH`].
+/// Returns the position of the first byte that is nested deeper than [`MAX_DEPTH`].
 fn too_deep(text: &[u8]) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
     for (at, byte) in text.iter().enumerate() {

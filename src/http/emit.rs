@@ -24,14 +24,14 @@ body! {
         users: Option<List<NameText>>,
         /// Sockets by id.
         sockets: Option<List<NameText>>,
-        /// Rooms, and sockets by id, that do not receive it.
+        /// Rooms, and sockets by id, that do not receive the event.
         except: Option<List<RoomText>>,
         /// The event's name; not one that Socket.IO reserves.
         event: EventText,
         /// The event's arguments. Clients receive the same bytes.
         #[schemars(with = "Option<Vec<Value>>")]
         args: Option<Vec<Box<RawValue>>>,
-        /// Whether only clients that can be written to at once get it.
+        /// Whether only clients that can be written to at once get the event.
         volatile: Option<bool>,
     }
 }

@@ -33,8 +33,8 @@ body! {
         /// no argument.
         #[schemars(with = "Option<Value>", extend("default" = null))]
         data: Payload,
-        /// The arguments, if the event has several or none; not together with `data`. The first is the payload that the
-        /// contract checks and completes.
+        /// The arguments, if the event has several or none; cannot be combined with `data`. The first is the payload
+        /// that the contract checks and completes.
         #[schemars(with = "Option<Vec<Value>>")]
         args: Option<Vec<Box<RawValue>>>,
         /// Values for the names of the contract's rooms. Clients never receive them.
@@ -49,29 +49,29 @@ body! {
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Accepted")]
 pub struct PublishResponse {
-    /// The event was valid, and was sent or waits for its throttle.
+    /// Whether the event was valid, and was sent or waits for its throttle.
     #[schemars(extend("const" = true))]
     accepted: bool,
     /// The event's name.
     event: String,
-    /// The rooms that received it. Empty: the whole namespace.
+    /// The rooms that received the event. Empty: the whole namespace.
     rooms: Vec<String>,
-    /// Number of clients of this node for which it was queued.
+    /// Number of clients of this node for which the event was queued.
     local: usize,
-    /// Number of clients of this node that do not get it, because their write queue was full.
+    /// Number of clients of this node that do not get the event, because their write queue was full.
     dropped: usize,
-    /// Whether the other nodes received it.
+    /// Whether the other nodes received the event.
     remote: RemoteStatus,
-    /// The reason why they did not.
+    /// The reason why the other nodes did not receive the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
-    /// The id was published before. Nothing was sent now; the rest is the first answer.
+    /// Whether the id was published before. Nothing was sent now; the rest is the first answer.
     duplicate: bool,
-    /// Whether an `id` is checked. Absent without an id. False: Redis was away, and the event was sent although it may
-    /// be a repetition.
+    /// Whether the node could check the `id`. Absent without an id. False: Redis was away, and the event was sent
+    /// although it may be a repetition.
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotent: Option<bool>,
-    /// A throttle holds the event back. It, or a newer event in its place, is sent within the throttle's time.
+    /// Whether a throttle holds the event back. It, or a newer event in its place, is sent within the throttle's time.
     held: bool,
 }
 
@@ -84,7 +84,7 @@ pub enum RemoteStatus {
     Alone,
     /// Redis accepted it. Other nodes get it at most once.
     Carried,
-    /// The other nodes do not get it. This was counted; `reason` gives the reason.
+    /// The other nodes do not get the publish or the action. This was counted; `reason` gives the reason.
     NotCarried,
     /// The answer of the first publish is not known, because it is not complete yet or was too long to keep. Only for
     /// duplicates.
@@ -111,7 +111,7 @@ pub enum BatchItem {
     Refused(RefusedItem),
 }
 
-/// The results of a batch.
+/// The results of a batch of events.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Batch")]
 pub struct BatchResponse {
@@ -163,7 +163,7 @@ async fn batch(call: &ApiCall, items: &[&RawValue]) -> Result<ApiResponse, ApiEr
             "the batch has {} events; at most {max} are permitted; send fewer at a time, or raise api.max_batch",
             items.len()
         );
-        // 413 is for bytes. A list that is too long is JSON with an invalid value.
+        // The status 413 is only for bodies with too many bytes. A list that is too long is JSON with an invalid value.
         return Err(ApiError::new(Code::TooLarge, message).with_status(StatusCode::UNPROCESSABLE_ENTITY));
     }
     let until = Instant::now() + BATCH_TIME;

@@ -21,7 +21,7 @@ pub const MAX_LIST: usize = 1000;
 
 /// The body of a request.
 pub trait Body: Sized {
-    /// Takes the body's members out of an object. Returns `None` after it has noted a mistake in the object.
+    /// Takes the members of the body out of an object. Returns `None` after it has noted a mistake in the object.
     fn take(object: &mut ObjectReader<'_>) -> Option<Self>;
 }
 
@@ -30,22 +30,22 @@ pub trait BodyMember: Sized {
     /// Reads the value.
     ///
     /// # Errors
-    /// All mistakes. Their places are relative to the member.
+    /// Returns all mistakes. Their places are relative to the member.
     fn read(raw: &RawValue) -> Result<Self, Mistakes>;
 
-    /// The value of a member that is not there. `None`: the member is required.
+    /// The value of a member that the body does not have. `None`: the member is required.
     fn absent() -> Option<Self> {
         None
     }
 }
 
-/// The mistakes in a value.
+/// The mistakes in the value of a member.
 #[derive(Debug)]
 pub struct Mistakes(Vec<Detail>);
 
 /// Declares a body: a struct whose fields are the members. The reader and the schema come from this declaration.
 ///
-/// - `..name: Type` includes the members of another body.
+/// The form `..name: Type` includes the members of another body.
 /// - `one_of(a, b)` after the name of the struct requires that at least one of these lists is not empty.
 macro_rules! body {
     (
@@ -87,7 +87,7 @@ impl<'a> ObjectReader<'a> {
     /// Begins to read an object. `place` is its key path in the body, empty for the body itself.
     ///
     /// # Errors
-    /// The value is not an object.
+    /// Returns an error if the value is not an object.
     pub fn open(raw: &'a RawValue, place: &str) -> Result<Self, ApiError> {
         let at = if place.is_empty() { "body" } else { place };
         let RawMembers { members, twice } = serde_json::from_str(raw.get())
@@ -102,7 +102,7 @@ impl<'a> ObjectReader<'a> {
     /// Reads the object as a body.
     ///
     /// # Errors
-    /// All mistakes, including members that the body does not have.
+    /// Returns all mistakes, including members that the body does not have.
     pub fn read<T: Body>(mut self) -> Result<T, ApiError> {
         let body = T::take(&mut self);
         self.finish()?;
@@ -125,7 +125,7 @@ impl<'a> ObjectReader<'a> {
         None
     }
 
-    /// The elements of an array, undecoded. Empty if absent.
+    /// Returns the elements of an array, undecoded. Empty if absent.
     pub fn array(&mut self, name: &str) -> Vec<&'a RawValue> {
         let raw = self.members.shift_remove(name).filter(|raw| raw.get() != "null");
         let items = raw.map_or_else(|| Ok(Vec::new()), |raw| serde_json::from_str(raw.get()));
@@ -135,12 +135,12 @@ impl<'a> ObjectReader<'a> {
         })
     }
 
-    /// Whether the member is present.
+    /// Whether the body has the member.
     pub fn has(&self, name: &str) -> bool {
         self.members.contains_key(name)
     }
 
-    /// Notes a mistake if all of these lists are empty. Each is given with whether it is.
+    /// Records a mistake if all of these lists are empty. Each is given with whether it is.
     pub fn one_of(&mut self, lists: &[(&str, bool)]) {
         if let ([(first, _), others @ ..], true) = (lists, lists.iter().all(|(_, is_empty)| *is_empty)) {
             let others: Vec<_> = others.iter().map(|(name, _)| *name).collect();
@@ -151,7 +151,7 @@ impl<'a> ObjectReader<'a> {
     /// Ends the reading.
     ///
     /// # Errors
-    /// All mistakes, including members that were not taken.
+    /// Returns all mistakes, including members that were not taken.
     pub fn finish(mut self) -> Result<(), ApiError> {
         for name in std::mem::take(&mut self.members).into_keys() {
             self.note(&name, "is not a known member");
@@ -168,7 +168,7 @@ impl<'a> ObjectReader<'a> {
     }
 }
 
-/// 422 with these mistakes.
+/// Creates the error 422 with these mistakes.
 pub fn invalid(mistakes: Vec<Detail>) -> ApiError {
     ApiError::new(Code::InvalidPayload, "the body is invalid; see details").with_details(mistakes)
 }
@@ -178,7 +178,7 @@ pub fn is_empty<T>(list: &Option<List<T>>) -> bool {
     list.as_ref().is_none_or(|List(items)| items.is_empty())
 }
 
-/// The schema of [`ObjectReader::one_of`].
+/// The JSON Schema of [`ObjectReader::one_of`].
 pub fn one_of(lists: &[&str]) -> Value {
     let filled =
         |list: &&str| json!({ "required": [list], "properties": { *list: { "type": "array", "minItems": 1 } } });
@@ -223,7 +223,7 @@ impl BodyMember for Vec<Box<RawValue>> {
     }
 }
 
-/// Any JSON value, undecoded, or none. `null` is a value.
+/// Any JSON value, undecoded, or no value. `null` is a value.
 #[derive(Debug)]
 pub struct Payload(pub Option<Box<RawValue>>);
 
@@ -237,13 +237,13 @@ impl BodyMember for Payload {
     }
 }
 
-/// At most [`MAX_LIST`] texts.
+/// A list of at most [`MAX_LIST`] texts.
 #[derive(Debug, JsonSchema)]
 #[schemars(inline)]
 pub struct List<T>(#[schemars(length(max = MAX_LIST))] Vec<T>);
 
 impl<T: Into<String>> List<T> {
-    /// The texts of an optional list.
+    /// Returns the texts of an optional list.
     pub fn strings(list: Option<Self>) -> Vec<String> {
         list.into_iter().flat_map(|List(items)| items).map(T::into).collect()
     }
@@ -270,7 +270,7 @@ impl<T: BodyMember> BodyMember for List<T> {
     }
 }
 
-/// An object's members, undecoded, and the names that occur twice.
+/// Returns an object's members, undecoded, and the names that occur twice.
 struct RawMembers<'a> {
     members: IndexMap<String, &'a RawValue>,
     twice: HashSet<String>,
@@ -289,7 +289,7 @@ impl<'de> Deserialize<'de> for RawMembers<'de> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let (mut members, mut twice) = (IndexMap::new(), HashSet::new());
                 while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-                    // No request has this many members.
+                    // No valid request has this many members.
                     if members.len() > MAX_DETAILS * 4 {
                         return Err(de::Error::custom("too many members"));
                     }

@@ -22,15 +22,15 @@ pub struct HistoryResponse {
     namespace: String,
     /// The room.
     room: String,
-    /// Changes when the history was deleted and begins again: offsets of different epochs cannot be compared. 0: there
-    /// is no history now.
+    /// A number that changes when the history was deleted and begins again: offsets of different epochs cannot be
+    /// compared. 0: there is no history now.
     epoch: u64,
     /// The offset of the oldest event in the history. 0: there is none.
     first_offset: u64,
-    /// The offset of the newest event. 0: there is none.
+    /// The offset of the newest event in the history. 0: there is none.
     last_offset: u64,
-    /// With `since` and its epoch: it is proven that no event is missing between `since` and the oldest of the items.
-    /// Without `since`: no event is known to be missing between the items.
+    /// With `since` and its epoch: whether it is proven that no event is missing between `since` and the oldest of the
+    /// items. Without `since`: no event is known to be missing between the items.
     complete: bool,
     /// The events, in the requested order.
     items: Vec<HistoryItem>,

@@ -9,7 +9,7 @@ use super::answer::{ApiError, ApiResponse, ErrorResponse};
 use super::route::{Access, ApiCall, Route};
 use super::state::ApiLimits;
 
-/// Answers with the document.
+/// Answers a request for the OpenAPI document.
 pub async fn answer(call: ApiCall) -> Result<ApiResponse, ApiError> {
     ApiResponse::ok(call.api.document())
 }

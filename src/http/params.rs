@@ -16,18 +16,18 @@ use crate::query;
 pub struct Param {
     /// The parameter's name.
     pub name: &'static str,
-    /// The kind of its value.
+    /// The kind of the parameter's value.
     pub kind: ParamKind,
-    /// One line for people.
+    /// A description of the parameter in one line, for people.
     pub doc: &'static str,
 }
 
 /// The kind of a parameter's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParamKind {
-    /// A name that is part of the path.
+    /// The name of something that is part of the path.
     PathName,
-    /// A room that is part of the path.
+    /// The name of a room that is part of the path.
     PathRoom,
     /// A name.
     Name,
@@ -41,11 +41,11 @@ pub enum ParamKind {
     Cursor,
     /// An offset in a history.
     Offset,
-    /// One of these words. Default: the first.
+    /// One of these fixed words. Default: the first.
     Choice(&'static [&'static str]),
 }
 
-/// The values of a request's parameters, checked.
+/// The values of a request's parameters, already checked.
 #[derive(Debug, Default)]
 pub struct Params(HashMap<&'static str, String>);
 
@@ -106,7 +106,7 @@ impl Params {
     /// Parses path and query by the route's declarations.
     ///
     /// # Errors
-    /// 400 if the query is not percent-encoded UTF-8, 422 with all other mistakes.
+    /// Returns 400 if the query is not percent-encoded UTF-8, and 422 with all other mistakes.
     pub fn read(
         declared: &'static [Param],
         path: impl IntoIterator<Item = (String, String)>,
@@ -151,7 +151,7 @@ impl Params {
         mistakes.push(Detail::new(format!("{mark}{}", cut(name)), problem));
     }
 
-    /// The value of a parameter.
+    /// Returns the value of a parameter.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
@@ -161,12 +161,12 @@ impl Params {
         self.get("namespace").unwrap_or("/")
     }
 
-    /// The value of a parameter, as a number.
+    /// Returns the value of a parameter, as a number.
     pub fn number(&self, name: &str) -> Option<u64> {
         self.get(name)?.parse().ok()
     }
 
-    /// The requested number of items.
+    /// Returns the requested number of items.
     pub fn limit(&self) -> usize {
         self.number("limit").map_or(DEFAULT_PAGE, |limit| limit as usize)
     }

@@ -98,14 +98,14 @@ fn run_to_end<'a>(
     .boxed()
 }
 
-/// The bytes that must be equal for two publishes to be the same.
+/// Returns the bytes that must be equal for two publishes to be the same.
 fn fingerprint(publish: &ContractPublish) -> Vec<u8> {
     let args: Vec<&str> = publish.args.iter().map(|arg| arg.get()).collect();
     format!("{}\0{}\0{}", publish.event, publish.params, args.join("\0")).into_bytes()
 }
 
-/// The answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet or had
-/// too long an answer.
+/// Returns the answer to a duplicate: the first publish's answer, or an unknown result if the first is not complete yet
+/// or had too long an answer.
 fn duplicate(event: String, result: Option<&str>) -> BackendPublished {
     let first = result.and_then(|result| serde_json::from_str::<Published>(result).ok());
     let published = match first {
@@ -137,7 +137,7 @@ name = "all"
 rooms = ["all"]
 "#;
 
-    /// Confirms after a delay.
+    /// A publisher for this test that confirms after a delay.
     #[derive(Default)]
     struct Slow(AtomicUsize);
 

@@ -44,9 +44,9 @@ pub struct NodeState {
     pub cluster: Option<ClusterStatus>,
     /// The node is draining.
     pub draining: bool,
-    /// Other reasons why the node takes no new sockets.
+    /// Reasons other than a drain why the node takes no new sockets.
     pub reasons: Vec<String>,
-    /// Other problems, which do not keep the node from taking new sockets.
+    /// Problems that do not keep the node from taking new sockets.
     pub warnings: Vec<String>,
 }
 
@@ -57,7 +57,7 @@ pub struct RedisStatus {
     pub connected: bool,
     /// Redis accepts writes.
     pub writable: bool,
-    /// The cause of the failure, if there is one.
+    /// The cause of Redis' failure, if there is one.
     pub cause: Option<Cause>,
     /// The round-trip time of the last message that the node sent itself.
     pub latency: Option<Duration>,
@@ -88,9 +88,9 @@ pub struct ReadyResponse {
     websocket: Websocket,
     /// This node.
     node: NodeReport,
-    /// All nodes; null if not known.
+    /// The totals of all nodes; null if they are not known.
     cluster: Option<ClusterReport>,
-    /// Why the node is not `ready`; empty when it is.
+    /// The reasons why the node is not `ready`; empty when it is ready.
     reasons: Vec<String>,
 }
 
@@ -141,7 +141,7 @@ struct RedisReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RedisMode {
-    /// Not at all: there is one node.
+    /// The nodes are not connected: there is one node.
     Memory,
     /// Through Redis.
     Redis,
@@ -190,7 +190,7 @@ fn json_response<T: Serialize>(status: StatusCode, value: &T) -> Response {
     response
 }
 
-/// The answer of `/ready` for a status.
+/// Makes the answer of `/ready` for a status.
 pub fn report(status: NodeState, now: SystemTime) -> (StatusCode, ReadyResponse) {
     let mut reasons = status.reasons;
     let failed = status.redis.as_ref().filter(|redis| !redis.connected || !redis.writable || redis.cause.is_some());
@@ -252,7 +252,7 @@ fn reason(redis: &RedisStatus) -> String {
     }
 }
 
-/// Milliseconds with three decimal places.
+/// Writes milliseconds with three decimal places.
 fn milliseconds(latency: Duration) -> f64 {
     (latency.as_secs_f64() * 1_000_000.0).round() / 1000.0
 }

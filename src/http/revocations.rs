@@ -15,11 +15,11 @@ body! {
     /// The users, tokens and sockets whose revocation is lifted, named in at least one way.
     #[schemars(rename = "Lift")]
     pub struct LiftRequest one_of(users, tokens, sockets) {
-        /// Users by id: all of their tokens.
+        /// The users by id: all tokens of these users.
         users: Option<List<NameText>>,
-        /// Tokens by their `jti`, or by their fingerprint.
+        /// The tokens by their `jti`, or by their fingerprint.
         tokens: Option<List<NameText>>,
-        /// Sockets by id: the token of each.
+        /// The sockets by id: the token of each socket.
         sockets: Option<List<NameText>>,
     }
 }
@@ -43,16 +43,16 @@ pub type RevocationPage = Page<RevocationInfo>;
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Outcome")]
 pub struct RevocationResponse {
-    /// The request was valid and is applied on this node.
+    /// Whether the request was valid and is applied on this node.
     #[schemars(extend("const" = true))]
     accepted: bool,
     /// Number of revocations that were made, changed or lifted.
     changed: usize,
     /// Number of sockets of this node that were disconnected.
     local: usize,
-    /// Whether Redis has recorded it and the other nodes received it.
+    /// Whether Redis has recorded the revocation and the other nodes received it.
     remote: RemoteStatus,
-    /// The reason why not. This node tries again until it succeeds.
+    /// The reason why the other nodes did not receive the revocation. This node tries again until it succeeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
 }

@@ -22,21 +22,21 @@ use crate::directory::Slowness;
 pub struct Route {
     /// The method.
     pub method: Method,
-    /// The path, with its parameters in braces.
+    /// The path of the route, with its parameters in braces.
     pub path: &'static str,
-    /// The operation's name in the document and in metrics.
+    /// The operation's name in the OpenAPI document and in metrics.
     pub name: &'static str,
-    /// One line for people.
+    /// A description of the route in one line, for people.
     pub summary: &'static str,
     /// The access that a request needs.
     pub access: Access,
     /// The parameters.
     pub params: &'static [Param],
-    /// The schema of the body. `None`: the route has no body.
+    /// The JSON Schema of the route's body. `None`: the route has no body.
     pub request: Option<SchemaOf>,
-    /// An example of the body, for the document.
+    /// An example of the body, for the OpenAPI document.
     pub example: Option<&'static str>,
-    /// The success: its status, its meaning and the schema of its body.
+    /// The answer to a successful request: its status, its meaning and the schema of its body.
     pub success: (u16, &'static str, Option<SchemaOf>),
     /// Whether the route can answer 404.
     pub may_miss: bool,
@@ -50,11 +50,11 @@ pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 /// The access that a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// No key is needed.
+    /// The route needs no key.
     Open,
     /// Any key. The route itself checks the key's contracts.
     Key,
-    /// A key that permits everything (`*`).
+    /// The route needs a key that permits everything (`*`).
     Admin,
 }
 
@@ -74,7 +74,7 @@ impl ApiCall {
     /// Reads the body.
     ///
     /// # Errors
-    /// 400 if it is not JSON, 422 with all other mistakes.
+    /// Returns 400 if the body is not JSON, and 422 with all other mistakes.
     pub fn read<T: Body>(&self) -> Result<T, ApiError> {
         ObjectReader::open(body::parse(&self.body)?, "")?.read()
     }
@@ -82,12 +82,12 @@ impl ApiCall {
     /// The requested namespace.
     ///
     /// # Errors
-    /// 404 if the node does not serve it.
+    /// Returns 404 if the node does not serve the namespace.
     pub fn namespace(&self) -> Result<&str, ApiError> {
         access::namespace(&self.api, self.params.namespace())
     }
 
-    /// The value of a parameter of the path.
+    /// Returns the value of a parameter of the path.
     pub fn segment(&self, name: &str) -> &str {
         self.params.get(name).unwrap_or_default()
     }
@@ -123,7 +123,7 @@ const ORDER: Param = Param {
     doc: "`asc`: newest last; `desc`: newest first.",
 };
 
-/// The schema of a type.
+/// Returns the JSON Schema of a type.
 pub fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
@@ -382,7 +382,7 @@ impl Route {
         Self { may_miss: true, ..self }
     }
 
-    /// The example as JSON.
+    /// Returns the example of the body as JSON.
     pub fn example(&self) -> Option<Value> {
         self.example.and_then(|text| serde_json::from_str(text).ok())
     }

@@ -58,7 +58,7 @@ fn span(route: &'static str, headers: &HeaderMap, id: &HeaderValue) -> Span {
     span
 }
 
-/// The caller's id of the request if it is fit for logs, else a new one.
+/// Returns the caller's id of the request if it is fit for logs, else a new id.
 fn request_id(headers: &HeaderMap) -> HeaderValue {
     let fit = |value: &&HeaderValue| {
         !value.is_empty() && value.len() <= LONGEST_ID && value.as_bytes().iter().all(u8::is_ascii_graphic)
@@ -91,7 +91,7 @@ fn audit(route: &Route, key: Option<&str>, status: u16) {
     let kind = match status {
         401 | 403 => AuditEvent::ApiDenied,
         _ if route.method == http::Method::GET => return,
-        // These are frequent, so they have a level and a rate limit of their own.
+        // Publishes are frequent, so their audit records have a level and a rate limit of their own.
         _ if matches!(route.name, "publishEvents" | "emit" | "ask") => AuditEvent::ApiPublish,
         _ => AuditEvent::ApiCall,
     };
@@ -118,7 +118,7 @@ async fn handle(
         Some(_) => body::read(&head.headers, body, api.limits.max_body).await?,
     };
     let work = (route.call)(ApiCall { api, caller, params, body });
-    // A task of its own completes what was begun, even if the caller disconnects.
+    // A task of its own completes a request that was begun, even if the caller disconnects.
     let work = async move {
         let _turn = turn;
         tokio::time::timeout(WORK_TIME, work).await.unwrap_or_else(|_| Err(too_slow()))

@@ -54,7 +54,7 @@ pub struct ApiParts {
     pub limits: ApiLimits,
 }
 
-/// The API's shared state, complete.
+/// Creates the API's shared state, complete.
 pub struct ApiState {
     parts: ApiParts,
     turns: Arc<Semaphore>,
@@ -91,7 +91,7 @@ impl ApiState {
         Arc::new(Self { parts, turns: Arc::new(Semaphore::new(MAX_REQUESTS)), document })
     }
 
-    /// A permit to work on a request, if one is free.
+    /// Returns a permit to work on a request, if one is free.
     pub fn turn(&self) -> Option<OwnedSemaphorePermit> {
         self.turns.clone().try_acquire_owned().ok()
     }

@@ -20,7 +20,7 @@ const MAX_ID: usize = 128;
 /// The units of a time, with their seconds.
 const UNITS: [(char, u64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
 
-/// A text that follows a rule.
+/// A text of a request that follows a rule.
 pub trait Text: Into<String> + JsonSchema {
     /// The rule as a JSON Schema.
     fn schema() -> Schema {
@@ -30,7 +30,7 @@ pub trait Text: Into<String> + JsonSchema {
     /// Checks a text by the rule.
     ///
     /// # Errors
-    /// The problem, without the text.
+    /// Returns the problem, without the text.
     fn check(text: &str) -> Result<(), String>;
 }
 
@@ -152,14 +152,14 @@ fn check_id(id: &str) -> Result<(), String> {
     Err(format!("must be 1 to {MAX_ID} printable ASCII characters without spaces"))
 }
 
-/// The pattern of the times of at most `max` seconds.
+/// Returns the pattern of the times of at most `max` seconds.
 fn period_pattern(max: u64) -> String {
     let units = UNITS.into_iter().filter(|(_, seconds)| max >= *seconds);
     let units: Vec<_> = units.map(|(unit, seconds)| format!("({}){unit}", up_to(max / seconds))).collect();
     format!("^({})$", units.join("|"))
 }
 
-/// The pattern of the whole numbers from 1 to `max`, which is at least 1.
+/// Returns the pattern of the whole numbers from 1 to `max`, which is at least 1.
 fn up_to(max: u64) -> String {
     let digits: Vec<u32> = max.to_string().chars().filter_map(|digit| digit.to_digit(10)).collect();
     let mut patterns = Vec::new();

@@ -49,7 +49,7 @@ impl RedisIds {
     }
 }
 
-/// A duration in ms, at least 1, because Redis refuses a time to live of zero.
+/// Returns a duration in ms, at least 1, because Redis refuses a time to live of zero.
 fn millis(duration: Duration) -> Value {
     duration.as_millis().max(1).to_string().into()
 }

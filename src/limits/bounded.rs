@@ -36,9 +36,9 @@ const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 /// The key that is counted: an address or a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct LimitKey {
-    /// Number of the address or user.
+    /// The number of the address or user.
     pub(super) id: u64,
-    /// Keys with the same neighbourhood share a bucket when there is no space for their own.
+    /// Keys with the same neighbourhood share a bucket when there is no space for a bucket of their own.
     pub(super) neighbourhood: u64,
 }
 
@@ -74,7 +74,7 @@ impl KeyedLimit {
     /// Counts one event for the key.
     ///
     /// # Errors
-    /// The time to wait, when the limit is exceeded.
+    /// Returns the time to wait, when the limit is exceeded.
     pub(super) fn check(&self, key: LimitKey) -> Result<(), Duration> {
         self.sweep_when_due();
         self.limiter.check_key(&key).map_err(|until| until.wait_time_from(self.clock.now()))
@@ -101,7 +101,7 @@ impl KeyedLimit {
     }
 }
 
-/// The buckets: for each key the time at which its bucket will be full again.
+/// The token buckets: for each key the time at which its bucket will be full again.
 #[derive(Clone)]
 struct BucketStore(Arc<KeyedLimitState>);
 
@@ -126,7 +126,7 @@ impl BucketStore {
         }))
     }
 
-    /// The shared bucket of the key's neighbourhood.
+    /// Returns the shared bucket of the key's neighbourhood.
     fn shared(&self, key: &LimitKey) -> &InMemoryState {
         let all = self.0.overflow.get_or_init(|| (0..OVERFLOW_BUCKETS).map(|_| InMemoryState::default()).collect());
         &all[index(self.0.hasher.hash_one(key.neighbourhood), OVERFLOW_BUCKETS)]
@@ -191,7 +191,7 @@ impl ShrinkableKeyedStateStore<LimitKey> for BucketStore {
     }
 }
 
-/// An index below `count`, from the upper half of the hash.
+/// Returns an index below `count`, from the upper half of the hash.
 fn index(hash: u64, count: usize) -> usize {
     let upper = usize::try_from(hash >> 32).expect("32 bits fit");
     upper % count

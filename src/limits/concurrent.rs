@@ -19,12 +19,13 @@ pub(super) struct Concurrent {
 }
 
 impl Concurrent {
-    /// Permits at most `most` connections or sockets for each key. With 0 there is no limit, and nothing is counted.
+    /// Creates a limit of at most `most` connections or sockets for each key. With 0 there is no limit, and nothing is
+    /// counted.
     pub(super) fn new(most: u32) -> Self {
         Self { most, hasher: RandomState::new(), shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// The limit; 0 for none.
+    /// The limit; 0 means no limit.
     pub(super) fn most(&self) -> u32 {
         self.most
     }
@@ -42,7 +43,7 @@ impl Concurrent {
         fits
     }
 
-    /// Counts one connection or socket less for the key. Call it once for each successful [`Concurrent::take`].
+    /// Subtracts one connection or socket of the key. Call it once for each successful [`Concurrent::take`].
     pub(super) fn give_back(&self, key: u64) {
         if self.most == 0 {
             return;
@@ -61,7 +62,7 @@ impl Concurrent {
         }
     }
 
-    /// The number of keys with a count above zero.
+    /// Returns the number of keys with a count above zero.
     pub(super) fn tracked(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().expect("no thread panics while it holds this lock").len()).sum()
     }

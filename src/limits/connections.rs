@@ -83,14 +83,14 @@ impl ConnectionLimits {
     }
 }
 
-/// A `TOO_MANY_CONNECTIONS` refusal with the limit.
+/// Creates a `TOO_MANY_CONNECTIONS` refusal with the limit.
 pub(super) fn too_many(who: &str, most: u32) -> Refusal {
     let message = format!("{who} has {most} connections, which is the limit; close one, or try again later");
     Refusal::new(Code::TooManyConnections, message).retry_after(RETRY_AFTER)
 }
 
-/// The key of an address. IPv4: the whole address, with its /16 as the neighbourhood. IPv6: the /64, with its /32 as
-/// the neighbourhood.
+/// Returns the key by which an address is counted. IPv4: the whole address, with its /16 as the neighbourhood. IPv6:
+/// the /64, with its /32 as the neighbourhood.
 ///
 /// An IPv4 address that is written as IPv6 counts as the IPv4 address. The two kinds of keys do not collide, because
 /// IPv6 prefixes that begin with 32 zero bits are not routed.

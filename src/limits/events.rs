@@ -30,7 +30,7 @@ pub(super) struct SingleLimit {
 }
 
 impl SingleLimit {
-    /// Creates a full bucket.
+    /// Creates a full token bucket.
     pub(super) fn new(rate: Rate, clock: &LimitClock) -> Self {
         Self { limiter: RateLimiter::new(quota(rate), InMemoryState::default(), clock.clone()), rate }
     }
@@ -38,7 +38,7 @@ impl SingleLimit {
     /// Counts one event.
     ///
     /// # Errors
-    /// The time to wait, when the limit is exceeded.
+    /// Returns the time to wait, when the limit is exceeded.
     pub(super) fn check(&self) -> Result<(), Duration> {
         self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
@@ -96,7 +96,8 @@ pub struct SessionLimits {
     metrics: Arc<Metrics>,
     /// The user's number; `None` for an anonymous user, or when no limit counts users.
     user: Option<u64>,
-    // Created by the first event, because a bucket is full until then. Empty when sockets have no limit.
+    // The bucket of the session; created by its first event, because a bucket is full until then. Empty when sockets
+    // have no limit.
     socket: OnceLock<Box<SingleLimit>>,
     // One bucket for each limited event that the client has sent. The contracts bound their number.
     events: Mutex<Vec<(Arc<ClientEvent>, SingleLimit)>>,
@@ -117,11 +118,11 @@ impl SessionLimits {
 
     /// Counts an event, before any of it is parsed. `None` stands for an event that no contract defines.
     ///
-    /// The limits are checked in the order event, socket, user, node. The first exceeded limit refuses the event,
-    /// although the limits before that one have already counted the event.
+    /// The limits on events are checked in the order event, socket, user, node. The first exceeded limit refuses the
+    /// event, although the limits before that one have already counted the event.
     ///
     /// # Errors
-    /// [`Limited`], with the time to wait.
+    /// Returns [`Limited`], with the time to wait.
     pub fn check(&self, event: Option<&Arc<ClientEvent>>) -> Result<(), Limited> {
         match self.first_refusal(event) {
             None => {

@@ -38,7 +38,7 @@ impl Shape {
     /// Checks an event without parsing it.
     ///
     /// # Errors
-    /// `TOO_LARGE`, with the limit.
+    /// Returns `TOO_LARGE`, with the limit.
     pub fn check(&self, event: &Event) -> Result<(), Refusal> {
         let too_large = |text: String| Err(Refusal::new(Code::TooLarge, text));
         if event.name().len() > self.max_event_name {
@@ -60,7 +60,7 @@ impl Shape {
     /// Checks that a socket in `present` rooms may join `more` rooms.
     ///
     /// # Errors
-    /// `TOO_LARGE`, with the limit.
+    /// Returns `TOO_LARGE`, with the limit.
     pub fn check_rooms(&self, present: usize, more: usize) -> Result<(), Refusal> {
         if more == 0 || present + more <= self.max_rooms {
             return Ok(());

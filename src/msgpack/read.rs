@@ -3,8 +3,8 @@
 //! Version 2 of notepack, which `socket.io-msgpack-parser` uses, has extensions of its own, all of type 0: `undefined`
 //! (1 byte), a `Date` (8 bytes), and an `ArrayBuffer` (with a length).
 //!
-//! The conversion takes one pass and builds no tree of values. A binary value becomes an attachment that shares the
-//! memory of the message.
+//! The conversion takes one pass over the bytes and builds no tree of values. A binary value becomes an attachment that
+//! shares the memory of the message.
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -20,7 +20,7 @@ const TIMESTAMP: i8 = -1;
 /// The extension type of notepack's own extensions.
 const NOTEPACK: i8 = 0;
 
-/// The first two bytes of `undefined`.
+/// The first two bytes of `undefined` in notepack's format.
 const UNDEFINED: &[u8] = b"\xd4\0";
 
 /// The largest date that JavaScript can represent, in milliseconds before or after 1970.
@@ -349,7 +349,7 @@ impl Json {
         (text.into(), self.attachments)
     }
 
-    /// Checks that the text is not too long.
+    /// Checks that the JSON text is not too long.
     pub fn check(&self) -> Result<(), Unreadable> {
         if self.text.len() > self.max_bytes { Err(Unreadable::TooLarge) } else { Ok(()) }
     }
@@ -377,7 +377,7 @@ impl Json {
             }
             self.raw("null");
         } else if number.fract() == 0.0 && number.abs() < 9e15 {
-            // Adding zero turns -0 into 0.
+            // Adding zero to a number turns -0 into 0.
             self.raw(&format!("{:.0}", number + 0.0));
         } else {
             serde_json::to_writer(&mut self.text, &number).expect("a finite number is JSON");

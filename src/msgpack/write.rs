@@ -53,7 +53,7 @@ pub fn put_map(out: &mut BytesMut, members: u32) {
 
 /// Writes an array of strings.
 pub fn put_names(out: &mut BytesMut, names: &[String]) {
-    // No list of names is longer than 4 billion.
+    // No list of names is longer than 4 billion entries, so its length fits.
     encode::write_array_len(&mut writer(out), names.len() as u32).expect(IN_MEMORY);
     names.iter().for_each(|name| put_text(out, name));
 }
@@ -62,7 +62,7 @@ pub fn put_names(out: &mut BytesMut, names: &[String]) {
 /// becomes nil, as `JSON.stringify` writes infinity.
 ///
 /// # Errors
-/// [`Unreadable::Malformed`] when the text is not JSON or is nested deeper than 127 levels.
+/// Returns [`Unreadable::Malformed`] when the text is not JSON or is nested deeper than 127 levels.
 pub fn put_json(out: &mut BytesMut, text: &str, attachments: &[Bytes]) -> Result<(), Unreadable> {
     let start = out.len();
     let mut put = |text: &str| {

@@ -52,7 +52,7 @@ impl<'a> BaseParts<'a> {
         Ok(Self { config, id, namespaces, contracts, redis, metrics })
     }
 
-    /// The paths of all namespaces.
+    /// The paths of all namespaces that the contracts have.
     pub(super) fn paths(&self) -> impl Iterator<Item = Arc<str>> {
         self.namespaces.iter().map(|namespace| namespace.path.clone())
     }

@@ -20,7 +20,7 @@ struct Connections {
     hub: Arc<Hub>,
     /// The connections of clients whose sessions are on other nodes.
     tunnels: Tunnels,
-    /// The sessions to close, in the arbitrary order of a hash map. The drain needs no particular order.
+    /// Returns the sessions to close, in the arbitrary order of a hash map. The drain needs no particular order.
     order: Mutex<Vec<Weak<EngineSession>>>,
 }
 
@@ -57,7 +57,7 @@ impl LocalClients for Connections {
     }
 }
 
-/// The other nodes of the cluster.
+/// Returns the state of the other nodes of the cluster.
 struct ClusterNodes(Arc<Cluster>);
 
 impl OtherNodes for ClusterNodes {

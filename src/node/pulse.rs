@@ -36,7 +36,7 @@ impl Pulse {
         Self { started, last, task }
     }
 
-    /// The time since the runtime last finished a timer task.
+    /// Returns the time since the runtime last finished a timer task.
     pub(super) fn since(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.started.elapsed().saturating_sub(last)

@@ -13,7 +13,7 @@ const ALL: &str = "*";
 /// backends.
 ///
 /// # Errors
-/// Every mistake.
+/// Returns every mistake.
 pub fn check_requirements(config: &Config, contracts: &[Arc<Contract>]) -> Result<(), ConfigError> {
     let mut mistakes = Vec::new();
     if contracts.is_empty() {

@@ -19,15 +19,15 @@ const UNREACHABLE: Duration = Duration::from_millis(100);
 /// `tasks`.
 pub(super) async fn leave(parts: &NodeParts, stop: &CancellationToken, tasks: &TaskTracker) {
     tracing::info!("leaving");
-    // Send the throttled events that wait while all clients are still connected: without a delay before the drain, the
+    // Throttled events that wait are sent while all clients are still connected: without a delay before the drain, the
     // first clients are disconnected at once. Events that are throttled later are sent at the end.
     let _ = timeout(HELD, parts.publisher.say_held()).await;
     parts.drain.begin(true);
     parts.drain.finished().await;
     let by = parts.drain.ends_by();
     let half = || by - by.saturating_duration_since(Instant::now()) / 2;
-    // All clients have left, or the deadline for the sockets has passed: close the remaining ones. Requests that are
-    // being answered may finish.
+    // All clients have left, or the deadline for the sockets has passed, so the remaining sockets are closed. Requests
+    // that are being answered may finish.
     parts.engine.close_all();
     parts.forwarding.forwarder.tunnels().close(usize::MAX);
     stop.cancel();

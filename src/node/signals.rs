@@ -14,7 +14,7 @@ pub(super) struct EndSignals {
 }
 
 impl EndSignals {
-    /// Starts listening at the call, not at the first wait.
+    /// The node listens for signals from this call on, not only from the first wait.
     pub(super) fn listen() -> Self {
         Self { terminate: signal(SignalKind::terminate()).ok(), interrupt: signal(SignalKind::interrupt()).ok() }
     }

@@ -33,7 +33,7 @@ impl OwnerCache {
         self.with(|table| table.answers.get(key).filter(|(_, until)| *until > now).map(|(owner, _)| owner.clone()))
     }
 
-    /// The number of changes so far. Read it before asking Redis, and pass it to [`OwnerCache::remember`].
+    /// The number of changes of owners so far. Read it before asking Redis, and pass it to [`OwnerCache::remember`].
     pub(super) fn changes(&self) -> u64 {
         self.with(|table| table.changes)
     }

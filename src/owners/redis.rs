@@ -39,7 +39,7 @@ impl OwnerStore for RedisOwners {
         let set = self.redis.client().set::<(), _, _>(name, owner, Some(Expiration::EX(seconds)), None, false);
         self.cache.forget(&key);
         let result = self.answered(set).await;
-        // Drops the cached owner once more: a lookup that began meanwhile may have cached the earlier owner.
+        // Drops the cached owner once more, because a lookup that began meanwhile may have cached the earlier owner.
         self.cache.forget(&key);
         result
     }

@@ -15,11 +15,11 @@ const BATCH: usize = 256;
 
 enum Announcement {
     Change(Box<RoomChange>),
-    /// Answered when every change before it has been announced.
+    /// A mark in the queue, answered when every change before it has been announced.
     Barrier(oneshot::Sender<()>),
 }
 
-/// The end of the queue at which presence puts changes in. It never waits.
+/// The end of the queue where presence adds changes. It never waits.
 pub(super) struct ChangeSender {
     queue: mpsc::Sender<Announcement>,
     metrics: Arc<Metrics>,
@@ -67,7 +67,7 @@ impl RoomChanges {
             }
             tell(changes).await;
             for done in barriers {
-                // Fails if the caller has stopped waiting, which is harmless.
+                // Answering fails if the caller has stopped waiting, which is harmless.
                 let _ = done.send(());
             }
         }

@@ -65,7 +65,7 @@ impl LocalPresence {
         self.connections_of(self.rooms.sessions(namespace), page)
     }
 
-    /// The slowest connections, at most `limit`.
+    /// Returns the slowest connections, at most `limit`.
     pub(super) fn slowest(&self, namespace: &str, by: Slowness, limit: usize) -> Vec<ConnectionInfo> {
         let sessions = self.rooms.sessions(namespace);
         let slowness = |session: &Session| {
@@ -81,7 +81,7 @@ impl LocalPresence {
         self.shown_of(slowest.iter().map(|(_, session)| session))
     }
 
-    /// How fast a client of this node reads.
+    /// Measures how fast a client of this node reads.
     pub(super) fn pace(&self, namespace: &str, socket_id: &str) -> Option<ReadPace> {
         self.rooms.session(namespace, socket_id).map(|session| pace(&session))
     }
@@ -163,7 +163,7 @@ impl LocalPresence {
         Ok(Page { next, ..Page::complete(sessions.iter().map(|session| show(session)).collect()) })
     }
 
-    /// A page of connections, of at most [`page::MAX_CONNECTIONS_BYTES`].
+    /// Returns a page of connections, of at most [`page::MAX_CONNECTIONS_BYTES`].
     fn connections_of(
         &self,
         sessions: Vec<Arc<Session>>,
@@ -178,7 +178,7 @@ impl LocalPresence {
         Ok(Page { next, ..Page::complete(shown) })
     }
 
-    /// The first of these connections, as many as [`page::MAX_CONNECTIONS_BYTES`] permits, but at least one.
+    /// Returns the first of these connections, as many as [`page::MAX_CONNECTIONS_BYTES`] permits, but at least one.
     fn shown_of<'s>(&self, sessions: impl IntoIterator<Item = &'s Arc<Session>>) -> Vec<ConnectionInfo> {
         let mut shown = Vec::new();
         let mut bytes = 0;
@@ -232,7 +232,7 @@ fn json_bytes(metadata: &serde_json::Map<String, serde_json::Value>) -> usize {
     if metadata.is_empty() { 0 } else { serde_json::to_string(metadata).map_or(0, |text| text.len()) }
 }
 
-/// The session's rooms, without the rooms that belong to one client or one user.
+/// Returns the session's rooms, without the rooms that belong to one client or one user.
 pub(super) fn own_rooms(session: &Session) -> impl Iterator<Item = RoomName> {
     session.rooms().into_iter().filter(|room| !is_reserved_room(room))
 }

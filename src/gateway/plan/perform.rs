@@ -15,9 +15,9 @@ use crate::session::{MetadataSetter, RoomName};
 /// The effects of a performed plan, for the acknowledgement.
 #[derive(Default)]
 pub(in crate::gateway) struct PerformedPlan {
-    /// The rooms joined or left, in the contract's order.
+    /// The rooms that the event has joined or left, in the contract's order.
     pub(in crate::gateway) rooms: Vec<String>,
-    /// The room that the event is about if it joined and left none.
+    /// The room that the event is about, if the event has joined and left no room.
     about: Option<RoomName>,
     /// The variables of the name of the event's first room. Only for a contract that uses them.
     vars: Variables,
@@ -53,7 +53,7 @@ impl Gateway {
         let Plan { joins, leaves, about, relays, mut more } = plan;
         done.about = about.map(|place| place.name);
         if let Some(more) = &more {
-            // The metadata still fits: the client's lane handles one event at a time, so nothing has changed since the
+            // The metadata still fits: the client's queue handles one event at a time, so nothing has changed since the
             // check.
             self.parts.rooms.merge_metadata(&context.client.session, &more.metadata, MetadataSetter::Event);
         }

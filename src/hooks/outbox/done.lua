@@ -1,5 +1,5 @@
--- Removes a delivered notice, if it is still the oldest: a full list may have dropped it, another node delivered it.
--- KEYS: notices. ARGV: text.
+-- Removes a delivered notice, if it is still the oldest: a full list may have dropped it, or another node may have
+-- delivered it. KEYS: notices. ARGV: text.
 if redis.call('LINDEX', KEYS[1], 0) == ARGV[1] then
   redis.call('LPOP', KEYS[1])
   return 1

@@ -10,7 +10,7 @@ pub struct MemoryOutbox {
 }
 
 impl MemoryOutbox {
-    /// An outbox of at most `most` notices.
+    /// Creates an outbox of at most `most` notices.
     pub fn new(hook: &str, most: usize, metrics: &Metrics) -> Self {
         Self { ring: Ring::new(hook, most, metrics) }
     }

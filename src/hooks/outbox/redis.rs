@@ -4,9 +4,10 @@
 //! the courier delivers from memory, so that an outage of Redis does not delay notices. A node that stops loses only
 //! the notices that had not reached Redis.
 //!
-//! A lease keeps the order: only its holder delivers, the oldest notice first. If the holder dies, another node takes
-//! over when the lease expires. A holder that is slower than its lease may deliver a notice that another node delivers
-//! too. That is within the promise of at-least-once delivery; the id of the CloudEvent identifies duplicates.
+//! A lease keeps the order of notices: only its holder delivers, the oldest notice first. If the holder dies, another
+//! node takes over when the lease expires. A holder that is slower than its lease may deliver a notice that another
+//! node delivers too. That is within the promise of at-least-once delivery; the id of the CloudEvent identifies
+//! duplicates.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -47,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The Redis keys of one hook. Both hash to the same slot.
 struct OutboxKeys {
-    /// LIST of CloudEvents, oldest first.
+    /// The LIST of CloudEvents, oldest first.
     notices: String,
     /// STRING: the lease. Its value is the id of the outbox, on some node, that delivers now.
     lease: String,
@@ -66,7 +67,7 @@ struct RedisOutboxState {
     lease: Duration,
     ring: Ring,
     scripts: Scripts,
-    // Notified when the courier should look for notices again.
+    // Notified when the sender should look for notices again.
     wake: Notify,
     courier: Mutex<SenderState>,
     hook: String,
@@ -74,14 +75,14 @@ struct RedisOutboxState {
     stored: IntCounter,
 }
 
-/// The courier's state between two notices.
+/// The sender's state between two notices.
 #[derive(Default)]
 struct SenderState {
-    // Whether the notice being delivered came from memory, because Redis did not answer.
+    // Whether the notice that is being delivered came from memory, because Redis did not answer.
     from_memory: bool,
     // A notice that was delivered but could not be removed from Redis.
     finished: Option<Bytes>,
-    // Set when Redis has failed. Until this time the courier does not ask Redis while there are notices in memory.
+    // Whether Redis has failed. Until this time the courier does not ask Redis while there are notices in memory.
     away_until: Option<Instant>,
 }
 
@@ -97,12 +98,12 @@ enum NextNotice {
     Notice(EncodedRequest),
     Empty,
     Busy,
-    // An entry that this program did not write.
+    // An entry of the list that roomcast did not write.
     Foreign(Bytes),
 }
 
 impl RedisOutbox {
-    /// An outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
+    /// Creates an outbox for one hook, whose calls last at most `call`. Must be called within a Tokio runtime.
     pub fn new(redis: Redis, hook: &str, call: Duration, metrics: &Metrics) -> Self {
         let count = |result| metrics.hook_notices_total.with_label_values(&[hook, result]);
         let keys = OutboxKeys { notices: redis.keys().hook_notices(hook), lease: redis.keys().hook_lease(hook) };
@@ -157,7 +158,7 @@ impl Outbox for RedisOutbox {
     }
 
     async fn release(&self) {
-        // If this fails, the lease expires by itself.
+        // If removing the lease fails, the lease expires by itself.
         let _ = self.shared.release().await;
     }
 }
@@ -201,7 +202,7 @@ impl RedisOutboxState {
         }
     }
 
-    /// The oldest notice in Redis, or in memory when Redis does not answer.
+    /// Returns the oldest notice in Redis, or in memory when Redis does not answer.
     async fn look(&self) -> Option<EncodedRequest> {
         let away = self.courier().away_until.is_some_and(|until| until > Instant::now());
         if away && let Some(notice) = self.ring.oldest(1).pop() {
@@ -231,7 +232,7 @@ impl RedisOutboxState {
     async fn done(&self, notice: &EncodedRequest) {
         let from_memory = self.courier().from_memory;
         let was_in_memory = self.ring.remove(&notice.id);
-        // A notice that the feeder has moved to Redis meanwhile must also be removed from Redis.
+        // A notice that was moved to Redis meanwhile must also be removed from Redis.
         if from_memory && was_in_memory {
             return;
         }

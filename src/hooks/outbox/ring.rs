@@ -21,7 +21,7 @@ pub(super) struct Ring {
 #[derive(Default)]
 struct RingNotices {
     notices: VecDeque<EncodedRequest>,
-    /// The size of all bodies.
+    /// The size of the bodies of all notices.
     bytes: usize,
 }
 
@@ -60,7 +60,7 @@ impl Ring {
         self.arrived.notify_one();
     }
 
-    /// Copies of the oldest notices, at most `most`. The notices stay in the queue.
+    /// Returns copies of the oldest notices, at most `most`. The notices stay in the queue.
     pub(super) fn oldest(&self, most: usize) -> Vec<EncodedRequest> {
         self.lock().notices.iter().take(most).cloned().collect()
     }

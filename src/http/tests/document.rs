@@ -93,7 +93,7 @@ async fn examples_are_taken_and_answers_are_as_described() {
         let described = &operation["responses"][reply.status.to_string()];
         assert!(!described.is_null(), "{} answered {reply:?}", route.name);
         if reply.status == 404 {
-            // The room of this name has no history.
+            // No contract keeps a history for the room of this name.
             assert_eq!(route.name, "getHistory");
         } else {
             assert_eq!(reply.status, route.success.0, "{}: {reply:?}", route.name);

@@ -165,7 +165,7 @@ fn nearly_right() -> impl Strategy<Value = (usize, Value)> {
     })
 }
 
-/// Method, target, headers, body.
+/// The method, target, headers and body of a request.
 type Raw = (String, String, Vec<(String, Vec<u8>)>, Vec<u8>);
 
 fn anything() -> impl Strategy<Value = Raw> {
@@ -229,7 +229,7 @@ proptest! {
         }
     }
 
-    /// The parser accepts exactly the bodies that the document describes.
+    /// Checks that the parser accepts exactly the bodies that the document describes.
     #[test]
     fn a_body_is_taken_exactly_when_its_schema_says_so((at, body) in nearly_right()) {
         let route = &ROUTES[at];

@@ -176,7 +176,7 @@ async fn clients_are_asked_and_what_they_say_is_answered() {
     {
         assert_eq!(fixture.send("POST", "/api/v1/ask", ask(members)).await.status, 422, "{members}");
     }
-    // A reserved name is told with the other mistakes; a list with a mistake does not count as empty.
+    // A reserved name is reported with the other mistakes; a list with a mistake does not count as empty.
     let reply = fixture.send("POST", "/api/v1/ask", r#"{"namespace":"/","event":"disconnect","users":[7]}"#).await;
     let details = reply.json()["error"]["details"].clone();
     let expected = [("users[0]", "must be a string"), ("event", "is reserved by Socket.IO; choose another")];

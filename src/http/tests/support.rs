@@ -71,7 +71,7 @@ fn published(event: String, remote: RemoteOutcome) -> BackendPublished {
     Published { event, rooms: vec!["room".into()], local: 2, dropped: 1, remote, held: false }.into()
 }
 
-/// Has one connection, one room and one user; `away` stands for Redis being away.
+/// A directory with one connection, one room and one user; `away` stands for Redis being away.
 pub struct FakeDirectory;
 
 fn connection() -> ConnectionInfo {
@@ -272,7 +272,7 @@ impl ReadySource for FakeReady {
     }
 }
 
-/// An API of stand-ins.
+/// An API whose components are stand-ins.
 pub struct ApiFixture {
     pub publisher: Arc<FakePublisher>,
     pub api: Arc<ApiState>,
@@ -364,7 +364,7 @@ impl ApiFixture {
         TestResponse::of(self.router.clone().oneshot(request).await.unwrap()).await
     }
 
-    /// The publishes so far.
+    /// Returns the publishes so far.
     pub fn published(&self) -> Vec<String> {
         std::mem::take(&mut self.publisher.0.lock().unwrap())
     }
@@ -385,19 +385,19 @@ impl TestResponse {
         Self { status: parts.status.as_u16(), headers: parts.headers, text }
     }
 
-    /// The body, as JSON.
+    /// Returns the answer's body, as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// The code of the envelope.
+    /// Returns the code of the error envelope.
     #[track_caller]
     pub fn code(&self) -> String {
         self.assert_envelope();
         self.json()["error"]["code"].as_str().unwrap().to_owned()
     }
 
-    /// Checks that a failure is in the envelope, and says when to try again if that helps.
+    /// Checks that a failure is in the error envelope, and says when to try again if that helps.
     #[track_caller]
     pub fn assert_envelope(&self) {
         assert!(self.status >= 400, "{self:?}");
