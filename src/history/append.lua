@@ -1,12 +1,15 @@
 -- Appends one event to a room's history, and its payload to the contract's own list.
---
--- KEYS[1] STREAM: the history. An entry's id is <epoch>-<offset>. KEYS[2] STRING: the place of a hole (hole.lua), which
--- lives as long as the history. KEYS[3] STRING: the number of the newest lease under which an event was appended
--- KEYS[4] LIST of payloads, newest last; absent when there is none, or when it lives in another slot. ARGV[1] the
--- epoch, if the history begins now ARGV[2] the maximum number of events ARGV[3] ms until the history expires ARGV[4]
--- payload for the list, ARGV[5] its maximum length, ARGV[6] ms until it expires ARGV[7] the deadline in ms of this
--- server's time, after which the sender has given up; '' for none ARGV[8] the number of the lease under which the event
--- is published; '' when it needs none ARGV[9…] fields and values of the entry
+-- KEYS[1]  STREAM: the history. An entry's id is <epoch>-<offset>.
+-- KEYS[2]  STRING: the place of a hole (hole.lua), which lives as long as the history.
+-- KEYS[3]  STRING: the number of the newest lease under which an event was appended
+-- KEYS[4]  LIST of payloads, newest last; absent when there is none, or when it lives in another slot.
+-- ARGV[1]  the epoch, if the history begins now
+-- ARGV[2]  the maximum number of events
+-- ARGV[3]  ms until the history expires
+-- ARGV[4]  payload for the list, ARGV[5] its maximum length, ARGV[6] ms until it expires
+-- ARGV[7]  the deadline in ms of this server's time, after which the sender has given up; '' for none
+-- ARGV[8]  the number of the lease under which the event is published; '' when it needs none
+-- ARGV[9…] fields and values of the entry
 --
 -- Returns this server's time in ms and 'late' or 'fenced' when nothing was done; else the time, the epoch, the offset
 -- (as text: they may be larger than Lua's integers print), and 0 when the list could not be written.
